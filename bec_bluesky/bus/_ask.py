@@ -1,0 +1,72 @@
+"""Asking the scan server: a request on its stream, the answer on ours."""
+
+import asyncio
+import contextlib
+import getpass
+import time
+import uuid
+from typing import Any, Self
+
+from bec_bluesky.bus._bus import Bus
+from bec_bluesky.channels import REPLIES, REQUESTS
+from bec_bluesky.errors import NoReplyError
+from bec_bluesky.messages.failures import raised
+from bec_bluesky.messages.queue import Reply, Request, RequestBody
+
+__all__ = ["Caller"]
+
+
+class Caller:
+    """Asks the scan server; one for each client process."""
+
+    def __init__(self, bus: Bus, *, user: str | None = None) -> None:
+        self._bus = bus
+        self._client = uuid.uuid4().hex
+        self._user = user or getpass.getuser()
+        self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._hear(), name="replies")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def ask(self, body: RequestBody, *, timeout: float = 10.0) -> Any:
+        """Ask and give the body of the answer.
+
+        Raises what the scan server says (RefusedError and its kin), NoReplyError after `timeout` seconds, and BusError
+        if Redis does not take the request.
+        """
+        request = Request(
+            request_id=uuid.uuid4().hex,
+            reply_to=self._client,
+            deadline=time.time() + timeout,
+            user=self._user,
+            body=body,
+        )
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[request.request_id] = future
+        try:
+            await self._bus.append(REQUESTS, request)
+            async with asyncio.timeout(timeout):
+                reply = await future
+        except TimeoutError:
+            raise NoReplyError(
+                f"the scan server did not answer within {timeout:g} s: is it running? (`bec-bluesky status`)"
+            ) from None
+        finally:
+            self._waiting.pop(request.request_id, None)
+        if reply.failure is not None:
+            raise raised(reply.failure)
+        return reply.body
+
+    async def _hear(self) -> None:
+        async for _, reply in self._bus.follow(REPLIES, client=self._client):
+            future = self._waiting.get(reply.request_id)
+            if future is not None and not future.done():
+                future.set_result(reply)

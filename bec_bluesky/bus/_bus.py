@@ -1,0 +1,274 @@
+"""Asynchronous Redis in the shapes of `channels`, with a client policy that never writes anything twice."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Self
+
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from bec_bluesky.bus._address import Address, parse
+from bec_bluesky.channels import Channel
+from bec_bluesky.errors import BusError, StreamGapError
+from bec_bluesky.log import logger
+from bec_bluesky.messages import decoder, encode
+
+__all__ = ["Bus"]
+
+_log = logger(__name__)
+_SOCKET_TIMEOUT = 3.0
+BLOCK = 1.0
+"""Seconds that one blocking read waits; below the socket's timeout."""
+_FIELD = b"m"
+_MARK = "PLACEHOLDER"
+_decoders: dict[Any, Any] = {}
+
+
+def _decode(channel: Channel, data: bytes) -> Any:
+    kind = channel.message
+    if kind is None:
+        return data
+    found = _decoders.get(kind)
+    if found is None:
+        found = _decoders[kind] = decoder(kind)
+    return found.decode(data)
+
+
+@contextlib.contextmanager
+def _translated(address: Address) -> Iterator[None]:
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        raise BusError(f"no answer from Redis at {address}: {error}") from error
+    except RedisError as error:
+        raise BusError(f"Redis at {address} refused: {error}") from error
+
+
+class Bus:
+    """A connection pool to one Redis, in the shapes that `channels` names.
+
+    redis-py's own retries are off: they stored entries twice and lost popped items. What may be repeated safely is
+    repeated here (`follow`); everything else raises BusError and its caller decides.
+    """
+
+    def __init__(self, url: str, beamline: str) -> None:
+        self.address = parse(url)
+        self.beamline = beamline
+        self._redis: aioredis.Redis | None = None
+
+    async def __aenter__(self) -> Self:
+        self._redis = aioredis.Redis.from_url(
+            self.address.url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=_SOCKET_TIMEOUT,
+            socket_connect_timeout=_SOCKET_TIMEOUT,
+            driver_info=None,
+            protocol=2,
+        )
+        try:
+            with _translated(self.address):
+                await self._redis.ping()
+        except BaseException:
+            await self._redis.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._redis is not None:
+            await self._redis.aclose()
+            self._redis = None
+
+    @property
+    def redis(self) -> aioredis.Redis:
+        """The client itself, for scripts and transactions of the one service that owns the keys."""
+        if self._redis is None:
+            raise BusError("the bus is not connected: use `async with Bus(…)`")
+        return self._redis
+
+    def key(self, channel: Channel, **words: str) -> str:
+        """Give the Redis key of a channel of this beamline."""
+        return channel.key(self.beamline, **words)
+
+    # ── stream, log ──
+
+    async def append(self, channel: Channel, message: Any, /, **words: str) -> str:
+        """Append; give the id. For entries that may be there twice without harm (requests carry ids of their own)."""
+        key = self.key(channel, **words)
+        with _translated(self.address):
+            stream_id: Any = await self.redis.xadd(
+                key, {_FIELD: encode(message)}, maxlen=channel.length, approximate=True
+            )
+            if channel.lifetime is not None:
+                await self.redis.pexpire(key, int(channel.lifetime * 1000))
+        return stream_id.decode()
+
+    async def append_at(self, channel: Channel, number: int, message: Any, **words: str) -> bool:
+        """Append as entry `<number>-0`, so that repeating it is harmless.
+
+        Gives False if that very entry is there already; raises StreamGapError if another one took its place.
+        """
+        key = self.key(channel, **words)
+        data = encode(message)
+        try:
+            with _translated(self.address):
+                await self.redis.xadd(key, {_FIELD: data}, id=f"{number}-0")
+        except BusError as error:
+            if not isinstance(error.__cause__, ResponseError) or "equal or smaller" not in str(error):
+                raise
+            with _translated(self.address):
+                stored: Any = await self.redis.xrange(key, f"{number}-0", f"{number}-0")
+                last = await self.last_id(channel, **words)
+            if stored and stored[0][1].get(_FIELD) == data:
+                return False
+            raise StreamGapError(
+                f"{key}: entry {number} cannot be written, the stream is at {last}",
+                int(last.partition("-")[0]),
+            ) from error
+        return True
+
+    async def read(
+        self,
+        channel: Channel,
+        after: str = "0-0",
+        *,
+        count: int = 500,
+        block: float | None = None,
+        **words: str,
+    ) -> list[tuple[str, Any]]:
+        """Read entries after an id, waiting up to `block` seconds (1 at most) for the first; [] if there is none."""
+        key = self.key(channel, **words)
+        entries = (await self.read_keys({key: after}, count=count, block=block)).get(key, [])
+        return [(stream_id, _decode(channel, fields[_FIELD])) for stream_id, fields in entries]
+
+    async def read_keys(
+        self, cursors: dict[str, str], *, count: int = 500, block: float | None = None
+    ) -> dict[str, list[tuple[str, dict[bytes, bytes]]]]:
+        """Read raw entries of several streams, each after its own id."""
+        block_ms = None if block is None else max(1, int(min(block, BLOCK) * 1000))
+        with _translated(self.address):
+            reply: Any = await self.redis.xread(dict(cursors), count=count, block=block_ms)  # pyright: ignore[reportArgumentType]  # invariant dict
+        return {
+            key.decode(): [(stream_id.decode(), fields) for stream_id, fields in entries]
+            for key, entries in reply or ()
+        }
+
+    async def newest(self, channel: Channel, count: int = 1, **words: str) -> list[tuple[str, Any]]:
+        """Read the newest entries, newest first."""
+        with _translated(self.address):
+            entries: Any = await self.redis.xrevrange(self.key(channel, **words), count=count)
+        return [(stream_id.decode(), _decode(channel, fields[_FIELD])) for stream_id, fields in entries]
+
+    async def last_id(self, channel: Channel, **words: str) -> str:
+        """Give the id of the newest entry; "0-0" if there is none. Read it *before* asking for what will follow."""
+        with _translated(self.address):
+            entries: Any = await self.redis.xrevrange(self.key(channel, **words), count=1)
+        return entries[0][0].decode() if entries else "0-0"
+
+    async def follow(self, channel: Channel, after: str = "0-0", **words: str) -> AsyncIterator[tuple[str, Any]]:
+        """Give every entry after an id, for ever; a lost Redis is waited for."""
+        delay = 0.02
+        while True:
+            try:
+                entries = await self.read(channel, after, count=500, block=BLOCK, **words)
+                delay = 0.02
+            except BusError as error:
+                _log.warning("%s; trying again", error, extra={"channel": channel.name})
+                await asyncio.sleep(random.uniform(0.0, delay))
+                delay = min(2 * delay, 1.0)
+                continue
+            for stream_id, message in entries:
+                yield stream_id, message
+                after = stream_id
+
+    # ── latest ──
+
+    async def put(self, channel: Channel, message: Any, **words: str) -> None:
+        """Replace the latest value."""
+        lifetime = None if channel.lifetime is None else int(channel.lifetime * 1000)
+        with _translated(self.address):
+            await self.redis.set(self.key(channel, **words), encode(message), px=lifetime)
+
+    async def get(self, channel: Channel, **words: str) -> Any | None:
+        """Give the latest value, None if there is none."""
+        with _translated(self.address):
+            data: Any = await self.redis.get(self.key(channel, **words))
+        return None if data is None else _decode(channel, data)
+
+    async def delete(self, channel: Channel, **words: str) -> None:
+        """Take the whole key away."""
+        with _translated(self.address):
+            await self.redis.delete(self.key(channel, **words))
+
+    async def find(self, channel: Channel, word: str) -> dict[str, Any]:
+        """Give the latest values of all keys of a channel with one placeholder, by what stands in its place."""
+        prefix, _, suffix = self.key(channel, **{word: _MARK}).partition(_MARK)
+        found: dict[str, Any] = {}
+        with _translated(self.address):
+            async for raw in self.redis.scan_iter(match=_literal(prefix) + "*" + _literal(suffix), count=500):
+                data: Any = await self.redis.get(raw)
+                if data is not None:
+                    found[raw.decode()[len(prefix) :].removesuffix(suffix)] = _decode(channel, data)
+        return found
+
+    # ── table ──
+
+    async def put_fields(self, channel: Channel, fields: dict[str, Any], **words: str) -> None:
+        """Set fields of a table."""
+        if fields:
+            mapping: Any = {field: encode(message) for field, message in fields.items()}
+            with _translated(self.address):
+                await self.redis.hset(self.key(channel, **words), mapping=mapping)
+
+    async def fields(self, channel: Channel, **words: str) -> dict[str, Any]:
+        """Give the whole table."""
+        with _translated(self.address):
+            table: Any = await self.redis.hgetall(self.key(channel, **words))
+        return {field.decode(): _decode(channel, data) for field, data in table.items()}
+
+    async def field(self, channel: Channel, field: str, **words: str) -> Any | None:
+        """Give one field, None if there is none."""
+        with _translated(self.address):
+            data: Any = await self.redis.hget(self.key(channel, **words), field)
+        return None if data is None else _decode(channel, data)
+
+    async def delete_fields(self, channel: Channel, *fields: str, **words: str) -> None:
+        """Take fields away."""
+        if fields:
+            with _translated(self.address):
+                await self.redis.hdel(self.key(channel, **words), *fields)
+
+    # ── fan-out ──
+
+    async def publish(self, channel: Channel, message: Any, **words: str) -> int:
+        """Tell whoever listens; give how many did."""
+        with _translated(self.address):
+            heard: Any = await self.redis.publish(self.key(channel, **words), encode(message))
+        return int(heard)
+
+    async def listen(self, channel: Channel, **words: str) -> AsyncIterator[Any]:
+        """Give messages as they come, for ever; what is said while Redis is away is lost."""
+        while True:
+            pubsub = self.redis.pubsub(ignore_subscribe_messages=True)
+            try:
+                with _translated(self.address):
+                    await pubsub.subscribe(self.key(channel, **words))
+                    while True:
+                        message: Any = await pubsub.get_message(timeout=BLOCK)
+                        if message is not None:
+                            yield _decode(channel, message["data"])
+            except BusError as error:
+                _log.warning("%s; listening again", error, extra={"channel": channel.name})
+                await asyncio.sleep(0.2)
+            finally:
+                await pubsub.aclose()
+
+
+def _literal(text: str) -> str:
+    """Quote what SCAN's pattern language would read as a wildcard."""
+    return "".join(f"\\{letter}" if letter in "*?[]\\^" else letter for letter in text)

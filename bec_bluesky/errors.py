@@ -1,0 +1,165 @@
+"""One family of errors.
+
+BecBlueskyError
+├── SettingsError (ValueError)            a setting, a profile or a device file is wrong
+├── PlugInError (ImportError)             a plug-in cannot be found or imported
+├── BusError (ConnectionError)            Redis is not there, or refuses
+│   ├── NoRedisError                      none could be found or started
+│   ├── StreamGapError                    entries of a stream are missing, or another writer was here
+│   └── FencedError                       this writer lost its right to write
+├── NoReplyError (TimeoutError)           a service did not answer before the deadline
+├── RefusedError (ValueError)             a request was understood and refused; `code` is stable
+│   ├── UnknownPlanError (…, LookupError)
+│   ├── UnknownDeviceError (…, LookupError)
+│   ├── UnknownItemError (…, LookupError)
+│   └── BadArgumentError
+└── DeviceError (RuntimeError)            something on the other side of a proxy
+    ├── DeviceServerLost                  the server that owns the device is gone
+    ├── DeviceFailed                      the device could not be built or connected
+    ├── DeviceTimeout (…, TimeoutError)   an operation on the device passed its deadline
+    └── RemoteError                       an exception of a class that is not known here
+
+Every text says what was asked, what is there, and what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "BadArgumentError",
+    "BecBlueskyError",
+    "BusError",
+    "DeviceError",
+    "DeviceFailed",
+    "DeviceServerLost",
+    "DeviceTimeout",
+    "FencedError",
+    "NoRedisError",
+    "NoReplyError",
+    "PlugInError",
+    "RefusedError",
+    "RemoteError",
+    "SettingsError",
+    "StreamGapError",
+    "UnknownDeviceError",
+    "UnknownItemError",
+    "UnknownPlanError",
+    "choices",
+]
+
+
+def choices(asked: str, known: Iterable[str], *, most: int = 12) -> str:
+    """Say what could have been meant: the near misses of `asked`, else the first `most` of `known`."""
+    names = sorted(known)
+    near = get_close_matches(asked, names, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(repr(name) for name in near) + "?"
+    if not names:
+        return "there are none"
+    shown = ", ".join(names[:most])
+    return f"there are {shown}" + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+class BecBlueskyError(Exception):
+    """Base of every error that this package raises."""
+
+
+class SettingsError(BecBlueskyError, ValueError):
+    """A setting, a profile or a device file is wrong."""
+
+
+class PlugInError(BecBlueskyError, ImportError):
+    """A plug-in cannot be found or imported."""
+
+
+class BusError(BecBlueskyError, ConnectionError):
+    """Redis is not there, or refuses."""
+
+
+class NoRedisError(BusError):
+    """No Redis could be found or started."""
+
+
+class StreamGapError(BusError):
+    """Entries of a stream are missing; `last` is the newest entry that is there."""
+
+    def __init__(self, text: str, last: int = 0) -> None:
+        super().__init__(text)
+        self.last = last
+
+
+class FencedError(BusError):
+    """This writer was replaced by another and must stop writing."""
+
+
+class NoReplyError(BecBlueskyError, TimeoutError):
+    """A service did not answer before the deadline; whether it acted is unknown unless the text says so."""
+
+
+class RefusedError(BecBlueskyError, ValueError):
+    """A request was understood and refused.
+
+    `code` is stable and for programs, the text is one sentence for people.
+    """
+
+    code = "refused"
+
+    def __init__(self, text: str, code: str | None = None) -> None:
+        super().__init__(text)
+        if code is not None:
+            self.code = code
+
+
+class UnknownPlanError(RefusedError, LookupError):
+    """The profile has no plan of that name."""
+
+    code = "unknown_plan"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"No plan {name!r}: {choices(name, known)}")
+
+
+class UnknownDeviceError(RefusedError, LookupError):
+    """No device server has a device of that name."""
+
+    code = "unknown_device"
+
+    def __init__(self, name: str, known: Iterable[str], *, where: str = "") -> None:
+        prefix = f"{where}: " if where else ""
+        super().__init__(f"{prefix}no device {name!r}: {choices(name, known)}")
+
+
+class UnknownItemError(RefusedError, LookupError):
+    """The queue has no such item."""
+
+    code = "unknown_item"
+
+
+class BadArgumentError(RefusedError):
+    """An argument of a plan is missing, superfluous, of the wrong type or out of range."""
+
+    code = "bad_argument"
+
+
+class DeviceError(BecBlueskyError, RuntimeError):
+    """Something went wrong on the other side of a proxy."""
+
+
+class DeviceServerLost(DeviceError):
+    """The server that owns the device does not answer; whether the instruction was carried out is unknown."""
+
+
+class DeviceFailed(DeviceError):
+    """The device could not be built or connected; the text gives the reason."""
+
+
+class DeviceTimeout(DeviceError, TimeoutError):
+    """An operation on the device passed its deadline."""
+
+
+class RemoteError(DeviceError):
+    """An exception of a class that is not known here; `kind` is its name on the other side."""
+
+    def __init__(self, text: str, kind: str = "") -> None:
+        super().__init__(text)
+        self.kind = kind

@@ -1,0 +1,125 @@
+"""Between proxies and the device server: instructions and answers (pub/sub, never replayed), and what devices are."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from bec_bluesky.messages.common import Message
+
+__all__ = [
+    "Answer",
+    "Answers",
+    "Beat",
+    "Completion",
+    "DeviceInfo",
+    "Instruction",
+    "Op",
+    "Readback",
+]
+
+
+class Op(msgspec.Struct, frozen=True, array_like=True):
+    """One verb on one device."""
+
+    id: int
+    """Unique for its client; 0 asks for no answer."""
+    device: str
+    """Dotted for children: `samx.velocity`; empty for the server itself."""
+    verb: str
+    """A method of bluesky's protocols, or one of the server's verbs (`list`, `stop_all`, `client_lost`, `ping`)."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+
+
+class Instruction(msgspec.Struct, frozen=True, array_like=True):
+    """A batch of verbs, started in order, in one round trip."""
+
+    client: str
+    epoch: str
+    """Incarnation of the server that is meant; empty: whichever is there. An older one is refused."""
+    ops: list[Op]
+    after: list[str] = []
+    """Devices to read, in parallel, once every status of this batch is done (answer `readings`)."""
+    deadline: float = 0.0
+    """Seconds since the epoch after which the batch must not be started; 0: none."""
+    token: str = ""
+    """Who holds the devices (claims)."""
+
+
+class Completion(msgspec.Struct, frozen=True, array_like=True):
+    """A status is done."""
+
+    describe_generation: int = 0
+    """Grows when what `describe` gives may have changed (stage, prepare, configure)."""
+    hints: dict[str, Any] | None = None
+    """New hints, if they changed."""
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """What became of one op."""
+
+    id: int
+    code: Literal["result", "done", "failed", "progress", "value", "readings"]
+    payload: Any = None
+    """result: what the verb returned; done: Completion; failed: Failure; progress: keywords of `Status.watch`;
+    value: a reading dict of a subscription; readings: {device: reading dict, or Failure}."""
+
+
+class Answers(msgspec.Struct, frozen=True, array_like=True):
+    """Answers to one client, in order."""
+
+    epoch: str
+    items: list[Answer]
+
+
+class Beat(msgspec.Struct, frozen=True, array_like=True):
+    """The device server's heartbeat for proxies (10 a second, pub/sub)."""
+
+    server: str
+    epoch: str
+    time: float
+
+
+class DeviceInfo(Message, frozen=True, kw_only=True, tag="device_info"):
+    """A device or a child of one, as proxies are made from it."""
+
+    name: str
+    """bluesky's `name`, as it stands in documents."""
+    path: str
+    """Dotted path by which instructions address it; the same as `name` for a top-level device with its own name."""
+    server: str
+    state: Literal["connected", "failed", "disconnected", "disabled"]
+    reason: str = ""
+    layer: Literal["ophyd", "ophyd-async", "other"] = "other"
+    device_class: str = ""
+    protocols: list[str] = []
+    """Names of `bluesky.protocols` that it supports, by their methods."""
+    methods: list[str] = []
+    """Public methods that may be called remotely, the protocols' included."""
+    properties: dict[str, Any] = {}
+    """Plain attributes that plans use locally: position, limits, egu, precision, hints, component_names …"""
+    parent: str | None = None
+    """Path of the parent."""
+    children: list[str] = []
+    """Attribute names of its children; the path of a child is `<path>.<attribute>`."""
+    hints: dict[str, Any] | None = None
+    labels: list[str] = []
+    readout: str = "monitored"
+    limits: tuple[float, float] | None = None
+    enabled: bool = True
+    read_only: bool = False
+    generation: int = 0
+    """Grows when the device is built anew."""
+    representation: str = ""
+    """Its `repr`, which bluesky puts into `plan_args`."""
+
+
+class Readback(Message, frozen=True, kw_only=True, tag="readback"):
+    """The latest reading of a device."""
+
+    device: str
+    time: float
+    reading: dict[str, Any]
+    """{key: {value, timestamp, …}}"""
+    connected: bool = True
+    units: dict[str, str] = {}

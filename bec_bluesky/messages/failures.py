@@ -1,0 +1,70 @@
+"""Errors that cross processes: told as `Failure`, raised again as the class they were if that is known here."""
+
+import builtins
+import importlib
+import sys
+import traceback
+
+from bec_bluesky import errors
+from bec_bluesky.messages.common import Failure
+
+__all__ = ["raised", "tell"]
+
+_TRUSTED = ("bec_bluesky.errors", "bluesky.", "ophyd.", "ophyd_async.", "event_model")
+"""Modules whose exception classes are made again by name; anything else becomes RemoteError."""
+
+
+def tell(error: BaseException, *, device: str | None = None, where: str | None = None) -> Failure:
+    """Describe an exception for another process."""
+    cls = type(error)
+    return Failure(
+        kind=cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}",
+        text=str(error),
+        device=device,
+        where=where,
+        traceback="".join(traceback.format_exception(error)),
+        code=getattr(error, "code", None) if isinstance(error, errors.RefusedError) else None,
+    )
+
+
+def raised(failure: Failure) -> BaseException:
+    """Make the exception again; its text names the device and the place where it happened."""
+    cls = _known_class(failure.kind)
+    place = " on ".join(part for part in (failure.device, failure.where) if part)
+    is_refusal = cls is not None and issubclass(cls, errors.RefusedError)  # a sentence for people, complete as it is
+    text = f"{failure.text} [{place}]" if place and not is_refusal and place not in failure.text else failure.text
+    error: BaseException
+    if cls is None or not _is_plain(cls):
+        error = errors.RemoteError(f"{failure.kind.rpartition('.')[2]}: {text}", kind=failure.kind)
+    else:
+        error = cls.__new__(cls)  # several of them have constructors of their own
+        error.args = (text,)
+        if isinstance(error, errors.RefusedError) and failure.code:
+            error.code = failure.code
+    if failure.traceback:
+        error.add_note(f"on the other side:\n{failure.traceback}")
+    return error
+
+
+def _known_class(kind: str) -> type[BaseException] | None:
+    module_name, _, name = kind.rpartition(".")
+    if not module_name:
+        cls = getattr(builtins, name, None)
+    elif module_name.startswith(_TRUSTED):
+        module = sys.modules.get(module_name)
+        if module is None:
+            try:
+                module = importlib.import_module(module_name)
+            except ImportError:
+                return None
+        cls = getattr(module, name, None)
+    else:
+        return None
+    return cls if isinstance(cls, type) and issubclass(cls, Exception) else None
+
+
+def _is_plain(cls: type[BaseException]) -> bool:
+    """Whether the text of such an error is its first argument (OSError and KeyError say it in ways of their own)."""
+    if issubclass(cls, OSError) and cls.__module__ == "builtins":
+        return cls in (ConnectionError, TimeoutError, OSError, PermissionError, FileNotFoundError)
+    return not issubclass(cls, UnicodeError | SyntaxError | ExceptionGroup)

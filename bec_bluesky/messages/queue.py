@@ -1,0 +1,250 @@
+"""Requests to the scan server, queue items, and what it says of itself."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from bec_bluesky.messages.common import Failure, Message
+
+__all__ = [
+    "AddItem",
+    "ClearQueue",
+    "ControlRun",
+    "GetHistory",
+    "GetQueue",
+    "GetStatus",
+    "History",
+    "ItemAccepted",
+    "ItemDone",
+    "ItemResult",
+    "Parameter",
+    "PlanInfo",
+    "Progress",
+    "Queue",
+    "QueueItem",
+    "RemoveItem",
+    "Reply",
+    "Request",
+    "ScanServerStatus",
+    "StartQueue",
+    "StopQueue",
+]
+
+ExitStatus = Literal["completed", "failed", "stopped", "aborted", "halted", "unknown"]
+
+
+class ItemResult(Message, frozen=True, kw_only=True, tag="item_result"):
+    """How an item ended."""
+
+    exit_status: ExitStatus
+    run_uids: list[str] = []
+    scan_ids: list[int] = []
+    time_start: float = 0.0
+    time_stop: float = 0.0
+    reason: str = ""
+    """One sentence of cause; empty when it completed."""
+    traceback: str = ""
+
+
+class QueueItem(Message, frozen=True, kw_only=True, tag="queue_item"):
+    """A plan with its arguments, as it waits, runs and is remembered."""
+
+    item_id: str
+    plan: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    """Goes into the start document (`RE(plan, **metadata)`)."""
+    user: str = ""
+    title: str = ""
+    note: str = ""
+    kind: str = "plan"
+    """plan or instruction; room for more."""
+    added: float = 0.0
+    state: Literal["waiting", "held", "running", "done"] = "waiting"
+    held: str = ""
+    """Why it is held; empty otherwise."""
+    properties: dict[str, Any] = {}
+    """Room for what other interfaces attach to an item."""
+    result: ItemResult | None = None
+
+
+# ── requests: what a client may ask ───────────────────────────────────────────────────────────────
+
+
+class AddItem(Message, frozen=True, kw_only=True, tag="add_item"):
+    """Put a plan into the queue; nothing starts unless `start` is set."""
+
+    plan: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    title: str = ""
+    note: str = ""
+    position: int | None = None
+    """0 is the front, negative counts from the back; none is the back."""
+    start: bool = False
+    """Start the queue too (what `bec-bluesky run` does)."""
+
+
+class RemoveItem(Message, frozen=True, kw_only=True, tag="remove_item"):
+    """Take a waiting item out of the queue."""
+
+    item_id: str
+
+
+class ClearQueue(Message, frozen=True, kw_only=True, tag="clear_queue"):
+    """Take all waiting items out of the queue."""
+
+
+class StartQueue(Message, frozen=True, kw_only=True, tag="start_queue"):
+    """Run the waiting items one after the other."""
+
+
+class StopQueue(Message, frozen=True, kw_only=True, tag="stop_queue"):
+    """Stop the queue after the running item; `cancel` takes that back."""
+
+    cancel: bool = False
+
+
+class ControlRun(Message, frozen=True, kw_only=True, tag="control_run"):
+    """Act on the running plan: bluesky's meanings. Stopping is never refused while something runs."""
+
+    action: Literal["pause", "pause_now", "resume", "stop", "abort", "halt"]
+    reason: str = ""
+
+
+class GetQueue(Message, frozen=True, kw_only=True, tag="get_queue"):
+    """Ask for the waiting and the running items."""
+
+
+class GetStatus(Message, frozen=True, kw_only=True, tag="get_status"):
+    """Ask for ScanServerStatus."""
+
+
+class GetHistory(Message, frozen=True, kw_only=True, tag="get_history"):
+    """Ask for finished items, newest first."""
+
+    limit: int = 50
+    before: str | None = None
+    """Cursor: the `next` of an earlier answer."""
+
+
+RequestBody = (
+    AddItem | RemoveItem | ClearQueue | StartQueue | StopQueue | ControlRun | GetQueue | GetStatus | GetHistory
+)
+
+
+class Request(Message, frozen=True, kw_only=True, tag="request"):
+    """A question to the scan server, with the stream on which the answer is awaited."""
+
+    request_id: str
+    reply_to: str
+    """Client id: answers go to `Channel REPLIES` of that client."""
+    deadline: float
+    user: str
+    body: RequestBody
+
+
+# ── answers ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class ItemAccepted(Message, frozen=True, kw_only=True, tag="item_accepted"):
+    """The item is in the queue."""
+
+    item: QueueItem
+    position: int
+    warnings: list[str] = []
+
+
+class Queue(Message, frozen=True, kw_only=True, tag="queue"):
+    """The whole queue."""
+
+    waiting: list[QueueItem]
+    running: QueueItem | None = None
+
+
+class History(Message, frozen=True, kw_only=True, tag="history"):
+    """Finished items, newest first."""
+
+    items: list[QueueItem]
+    next: str | None = None
+    total: int = 0
+
+
+class Progress(Message, frozen=True, kw_only=True, tag="progress"):
+    """How far the running plan is; what is not known is absent."""
+
+    points: int = 0
+    expected: int | None = None
+    moving: dict[str, float] = {}
+    """Fraction done (0 to 1) of each device that moves and says so."""
+
+
+class ScanServerStatus(Message, frozen=True, kw_only=True, tag="scan_server_status"):
+    """The scan server on one page; latest value on Redis, published at every change."""
+
+    time: float
+    queue_state: Literal["stopped", "running", "stopping"]
+    run_state: Literal[
+        "no_worker", "starting", "idle", "running", "pausing", "paused", "stopping", "aborting", "halting"
+    ]
+    waiting: int
+    running: QueueItem | None = None
+    run_uid: str | None = None
+    scan_id: int | None = None
+    progress: Progress | None = None
+    history: int = 0
+    revision: int = 0
+    """Grows with every change of the queue."""
+    worker: str = ""
+    """What became of the worker last, in one sentence."""
+
+
+class ItemDone(Message, frozen=True, kw_only=True, tag="item_done"):
+    """An item ended (stream `queue:done`)."""
+
+    item: QueueItem
+
+
+class Reply(Message, frozen=True, kw_only=True, tag="reply"):
+    """The answer to a Request: a body, or a failure."""
+
+    request_id: str
+    body: ItemAccepted | Queue | History | ScanServerStatus | QueueItem | None = None
+    failure: Failure | None = None
+
+
+# ── plans ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Parameter(Message, frozen=True, kw_only=True, tag="parameter"):
+    """One parameter of a plan, as data."""
+
+    name: str
+    kind: Literal["positional_only", "positional_or_keyword", "var_positional", "keyword_only", "var_keyword"]
+    annotation: str = ""
+    """As written, for people."""
+    accepts: dict[str, Any] | None = None
+    """What a value must be, as data: see `scan_server`'s plan description; none: anything."""
+    has_default: bool = False
+    default: str = ""
+    """repr of the default."""
+    text: str = ""
+
+
+class PlanInfo(Message, frozen=True, kw_only=True, tag="plan_info"):
+    """A plan that may be asked for, described without importing it."""
+
+    name: str
+    module: str
+    summary: str = ""
+    text: str = ""
+    parameters: list[Parameter] = []
+
+
+def _freeze() -> None:
+    msgspec.inspect.type_info(Request)  # fail at import, not at the first request, if a type is wrong
+
+
+_freeze()

@@ -1,0 +1,109 @@
+"""Between the scan server and its worker process (frames on a socket pair, not on Redis)."""
+
+from typing import Any, Literal
+
+from bec_bluesky.messages.common import Failure, Message
+from bec_bluesky.messages.queue import ItemResult, PlanInfo, Progress, QueueItem
+
+__all__ = [
+    "CheckItem",
+    "CheckResult",
+    "Control",
+    "FromWorker",
+    "RunItem",
+    "RunStarted",
+    "RunState",
+    "RunStopped",
+    "Shutdown",
+    "ToWorker",
+    "WorkerItemDone",
+    "WorkerProgress",
+    "WorkerReady",
+]
+
+
+class RunItem(Message, frozen=True, kw_only=True, tag="run_item"):
+    """Run this item now."""
+
+    item: QueueItem
+    token: int
+    """Fencing token: documents are refused by Redis once a newer one exists."""
+
+
+class CheckItem(Message, frozen=True, kw_only=True, tag="check_item"):
+    """Iterate the item's plan against device descriptions; nothing moves."""
+
+    check_id: str
+    item: QueueItem
+
+
+class Control(Message, frozen=True, kw_only=True, tag="control"):
+    """Act on the running plan."""
+
+    action: Literal["pause", "pause_now", "resume", "stop", "abort", "halt"]
+    reason: str = ""
+
+
+class Shutdown(Message, frozen=True, kw_only=True, tag="shutdown"):
+    """Abort what runs, clean up, exit."""
+
+
+ToWorker = RunItem | CheckItem | Control | Shutdown
+
+
+class WorkerReady(Message, frozen=True, kw_only=True, tag="worker_ready"):
+    """Plans are loaded and the RunEngine waits."""
+
+    pid: int
+    plans: list[PlanInfo]
+    problems: list[str] = []
+    """Plan modules that could not be imported, one sentence each."""
+
+
+class RunState(Message, frozen=True, kw_only=True, tag="run_state"):
+    """The RunEngine changed its state: idle, running, pausing, paused, stopping, aborting, halting, panicked."""
+
+    state: str
+
+
+class RunStarted(Message, frozen=True, kw_only=True, tag="run_started"):
+    """A run was opened; its documents are on their way."""
+
+    run_uid: str
+    scan_id: int
+    expected: int | None = None
+
+
+class RunStopped(Message, frozen=True, kw_only=True, tag="run_stopped"):
+    """A run was closed and all its documents are on Redis."""
+
+    run_uid: str
+    exit_status: str
+
+
+class WorkerProgress(Message, frozen=True, kw_only=True, tag="worker_progress"):
+    """At most 10 a second."""
+
+    progress: Progress
+
+
+class WorkerItemDone(Message, frozen=True, kw_only=True, tag="worker_item_done"):
+    """The item ended; every document it made is on Redis."""
+
+    item_id: str
+    result: ItemResult
+    value: Any = None
+    """What the plan returned, if it can cross."""
+
+
+class CheckResult(Message, frozen=True, kw_only=True, tag="check_result"):
+    """What iterating the plan found."""
+
+    check_id: str
+    failure: Failure | None = None
+    points: int | None = None
+    """Events the plan would take; none: cannot be told without running it."""
+    devices: list[str] = []
+
+
+FromWorker = WorkerReady | RunState | RunStarted | RunStopped | WorkerProgress | WorkerItemDone | CheckResult

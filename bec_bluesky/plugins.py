@@ -1,0 +1,206 @@
+"""Mount the instrument's content and list what it offers.
+
+`plans`, `devices`, `callbacks` and `writers` are imported under the names they have on disk, from the instrument's own
+directory first and from the default profile behind it. One module that cannot be imported is reported and skipped; it
+never stops a service.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bec_bluesky.errors import PlugInError, SettingsError, choices
+from bec_bluesky.log import logger
+from bec_bluesky.settings import DEFAULT_PROFILE, Settings
+
+__all__ = [
+    "KINDS",
+    "Hosted",
+    "Problem",
+    "Profile",
+    "collection",
+    "import_all",
+    "load_object",
+    "mount",
+    "names",
+    "read_profile",
+]
+
+KINDS = ("plans", "devices", "callbacks", "writers")
+_log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A plug-in module that could not be imported."""
+
+    module: str
+    error: str
+
+    def __str__(self) -> str:
+        return f"{self.module} could not be imported: {self.error}"
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """One callback or writer that `profile.toml` asks for."""
+
+    name: str
+    use: str
+    """`module:Class`, e.g. `writers.nexus:NexusWriter`."""
+    process: str = "documents"
+    """Entries with the same word share a process."""
+    required: bool = True
+    """Whether documents are kept on Redis until this one has stored them."""
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Its typed parameters; `{data_dir}` and `{files_dir}` in a text are replaced."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `profile.toml` says."""
+
+    path: Path
+    title: str = ""
+    hosted: tuple[Hosted, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+    """Environment variables for every service (EPICS addresses …)."""
+    companions: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Commands that `up` runs beside the services, by name; `{python}` is this Python."""
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Goes into every start document (facility, beamline …)."""
+
+
+def collection(settings: Settings) -> Path:
+    """Give the directory of `profile.toml`, `devices.yaml` and `startup/`."""
+    inside = settings.profile / "profile_collection"
+    if inside.is_dir():
+        return inside
+    if settings.profile.is_dir():
+        return settings.profile
+    raise SettingsError(f"BEC_BLUESKY_PROFILE={settings.profile} is not a directory: name the instrument's profile")
+
+
+def read_profile(settings: Settings) -> Profile:
+    """Read and check `profile.toml`; raises SettingsError naming the file, the entry and the remedy."""
+    path = collection(settings) / "profile.toml"
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{path} is not there: every profile has a profile.toml, if only with `title = …`"
+        ) from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    known = {"title", "hosted", "environment", "companions", "metadata"}
+    for key in content.keys() - known:
+        raise SettingsError(f"{path}: no setting {key!r}: {choices(key, known)}")
+    hosted = tuple(_hosted(path, number, entry) for number, entry in enumerate(content.get("hosted", []), 1))
+    twice = {one.name for one in hosted if sum(one.name == other.name for other in hosted) > 1}
+    if twice:
+        raise SettingsError(f"{path}: [[hosted]] {', '.join(sorted(twice))} appears twice: give each a name of its own")
+    companions = {str(name): tuple(map(str, command)) for name, command in content.get("companions", {}).items()}
+    return Profile(
+        path=path,
+        title=str(content.get("title", "")),
+        hosted=hosted,
+        environment={str(name): str(value) for name, value in content.get("environment", {}).items()},
+        companions=companions,
+        metadata=dict(content.get("metadata", {})),
+    )
+
+
+def _hosted(path: Path, number: int, entry: Any) -> Hosted:
+    where = f"{path}: [[hosted]] number {number}"
+    if not isinstance(entry, dict):
+        raise SettingsError(f"{where} must be a table")
+    values: dict[str, Any] = dict(entry)  # pyright: ignore[reportUnknownArgumentType]  # TOML keys are str
+    known = {"name", "use", "process", "required", "options"}
+    for key in values.keys() - known:
+        raise SettingsError(f"{where}: no setting {key!r}: {choices(key, known)}")
+    for key in ("name", "use"):
+        if not isinstance(values.get(key), str):
+            raise SettingsError(f"{where}: {key} is missing or no text")
+    if ":" not in values["use"]:
+        raise SettingsError(f"{where}: use = {values['use']!r} must be 'module:Class'")
+    return Hosted(**values)
+
+
+# ── mounting ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def mount(settings: Settings) -> None:
+    """Make `plans`, `devices`, `callbacks` and `writers` importable from the profile; harmless when repeated.
+
+    Raises PlugInError if a stranger was already imported under one of these names.
+    """
+    for kind in KINDS:
+        places = [str(base / kind) for base in _bases(settings) if (base / kind).is_dir()]
+        present = sys.modules.get(kind)
+        if present is not None:
+            if getattr(present, "__path__", None) is not None and set(map(str, present.__path__)) & set(places):
+                present.__path__ = places
+                continue
+            origin = getattr(present, "__file__", None) or "a namespace package"
+            raise PlugInError(
+                f"a module named {kind!r} ({origin}) hides the instrument's {kind}/: rename or uninstall it"
+            )
+        spec = ModuleSpec(kind, None, is_package=True)
+        spec.submodule_search_locations = places
+        sys.modules[kind] = importlib.util.module_from_spec(spec)
+    importlib.invalidate_caches()
+
+
+def _bases(settings: Settings) -> list[Path]:
+    bases = [settings.profile, DEFAULT_PROFILE]
+    return list(dict.fromkeys(bases))
+
+
+def names(kind: str) -> list[str]:
+    """List the module names of a mounted kind (`plans.scans`, …), private ones left out."""
+    package = sys.modules[kind]
+    found = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
+    return [f"{kind}.{name}" for name in sorted(found)]
+
+
+def import_all(kind: str) -> tuple[list[ModuleType], list[Problem]]:
+    """Import every module of a kind, entry points `bec_bluesky.<kind>` included."""
+    modules: list[ModuleType] = []
+    problems: list[Problem] = []
+    for name in (*names(kind), *_from_entry_points(kind)):
+        try:
+            modules.append(importlib.import_module(name))
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            _log.warning("plug-in %s could not be imported: %s", name, error, exc_info=True)
+            problems.append(Problem(name, f"{type(error).__name__}: {error}"))
+    return modules, problems
+
+
+def _from_entry_points(kind: str) -> Iterator[str]:
+    for point in entry_points(group=f"bec_bluesky.{kind}"):
+        yield point.module
+
+
+def load_object(name: str) -> Any:
+    """Give `module:Object`; raises PlugInError that says what the module has."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # here a process meets a plug-in
+        raise PlugInError(f"{name}: {module_name} could not be imported ({type(error).__name__}: {error})") from error
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [each for each in vars(module) if not each.startswith("_")]
+            raise PlugInError(f"{module_name} has no {attribute!r}: {choices(attribute, public)}")
+        found = getattr(found, part)
+    return found

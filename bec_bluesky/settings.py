@@ -1,0 +1,102 @@
+"""Where this system keeps things and how its parts find each other: environment variables `BEC_BLUESKY_…`."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bec_bluesky.errors import SettingsError
+
+__all__ = ["DEFAULT_PROFILE", "Settings", "load"]
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def _default_profile() -> Path:
+    package = Path(__file__).resolve().parent
+    mounted = package / "_profile"
+    return mounted if mounted.is_dir() else package.parent
+
+
+DEFAULT_PROFILE = _default_profile()
+"""The instrument content that comes with the package: `_profile/` in a wheel, the checkout's root otherwise."""
+
+
+def _beamline_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is no name: 1 to 64 letters, digits, '_', '.' or '-'")
+    return value
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "bec-bluesky"
+
+
+def _absolute(value: Path) -> Path:
+    return value.expanduser().absolute()
+
+
+class Settings(BaseSettings):
+    """What every process of one system must agree on; child processes inherit it by `environment()`."""
+
+    model_config = SettingsConfigDict(env_prefix="BEC_BLUESKY_", extra="forbid", frozen=True)
+
+    beamline: Annotated[str, AfterValidator(_beamline_name)] = Field(
+        default="sim", description="name of the beamline; it tags every key on Redis"
+    )
+    redis_url: str | None = Field(
+        default=None,
+        description="redis://, rediss:// or unix:// of a running server; none: a private one is found or started",
+    )
+    data_dir: Annotated[Path, AfterValidator(_absolute)] = Field(
+        default_factory=_default_data_dir, description="files, catalogue, logs and the embedded Redis"
+    )
+    profile: Annotated[Path, AfterValidator(_absolute)] = Field(
+        default=DEFAULT_PROFILE,
+        description="the instrument: plans/ devices/ callbacks/ writers/ profile_collection/",
+    )
+    api_port: int = Field(
+        default=8265, ge=0, le=65535, description="HTTP API and Tiled, on the loopback interface; 0: any"
+    )
+    log_level: str = Field(default="INFO", pattern="(?i)^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @property
+    def log_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def files_dir(self) -> Path:
+        """Where writers and file-writing detectors put their files."""
+        return self.data_dir / "files"
+
+    @property
+    def catalog_dir(self) -> Path:
+        """Where the embedded Tiled server keeps its catalogue, tables and arrays."""
+        return self.data_dir / "catalog"
+
+    def environment(self) -> dict[str, str]:
+        """Give these settings as environment variables for a child process."""
+        values: dict[str, object] = self.model_dump()
+        return {f"BEC_BLUESKY_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+
+    def with_(self, **changes: object) -> Self:
+        """Copy with changes, checked like the original."""
+        return load(**(self.model_dump() | changes))  # pyright: ignore[reportReturnType]  # load() returns Settings
+
+
+def load(**given: object) -> Settings:
+    """Read the settings: `given` ones, then the environment, then defaults.
+
+    Raises SettingsError with one line a wrong value.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # pyright: ignore[reportArgumentType]  # checked by pydantic
+    except ValidationError as error:
+        lines = [
+            f"BEC_BLUESKY_{'.'.join(map(str, e['loc'])).upper()}={e['input']!r}: {e['msg']}" for e in error.errors()
+        ]
+        raise SettingsError("; ".join(lines)) from None

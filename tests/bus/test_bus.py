@@ -1,0 +1,85 @@
+"""The bus in its shapes, on a real Redis."""
+
+import asyncio
+import time
+
+import pytest
+
+from bec_bluesky.bus import Bus, Wire
+from bec_bluesky.channels import ALARMS, BEATS, POINTS, READBACKS, SERVICES
+from bec_bluesky.errors import BusError, StreamGapError
+from bec_bluesky.messages.common import Alarm, Heartbeat
+from bec_bluesky.messages.devices import Beat, Readback
+from bec_bluesky.messages.products import Point
+
+
+def _point(index: int, value: float = 0.0) -> Point:
+    return Point(run_uid="u", scan_id=1, stream="primary", index=index, time=1.0, data={"det": value})
+
+
+async def test_an_entry_repeated_under_its_number_is_stored_once(bus: Bus) -> None:
+    assert await bus.append_at(POINTS, 1, _point(1), run="u")
+    assert not await bus.append_at(POINTS, 1, _point(1), run="u")
+    assert [point.index for _, point in await bus.read(POINTS, run="u")] == [1]
+
+
+async def test_another_entry_under_a_used_number_is_a_gap_error(bus: Bus) -> None:
+    await bus.append_at(POINTS, 1, _point(1), run="u")
+    with pytest.raises(StreamGapError, match="at 1-0"):
+        await bus.append_at(POINTS, 1, _point(1, value=2.0), run="u")
+
+
+async def test_follow_gives_old_and_new_entries_in_order(bus: Bus) -> None:
+    await bus.append_at(POINTS, 1, _point(1), run="u")
+
+    async def publish_later() -> None:
+        await bus.append_at(POINTS, 2, _point(2), run="u")
+
+    seen = []
+    async with asyncio.timeout(5):
+        async for stream_id, point in bus.follow(POINTS, run="u"):
+            seen.append((stream_id, point.index))
+            if len(seen) == 2:
+                break
+            await publish_later()
+    assert seen == [("1-0", 1), ("2-0", 2)]
+
+
+async def test_a_latest_value_with_a_lifetime_vanishes(bus: Bus) -> None:
+    beat = Heartbeat(service="x", incarnation="i", host="h", pid=1, version="0", started=0, time=0, state="running")
+    await bus.put(SERVICES, beat, service="x")
+    assert await bus.find(SERVICES, "service") == {"x": beat}
+    assert 0 < await bus.redis.pttl(bus.key(SERVICES, service="x")) <= 3000
+
+
+async def test_a_table_gives_each_field(bus: Bus) -> None:
+    readback = Readback(device="samx", time=1.0, reading={"samx": {"value": 1.0, "timestamp": 1.0}})
+    await bus.put_fields(READBACKS, {"samx": readback}, server="ds")
+    assert await bus.fields(READBACKS, server="ds") == {"samx": readback}
+    assert await bus.field(READBACKS, "samy", server="ds") is None
+
+
+async def test_a_log_is_trimmed_by_length(bus: Bus) -> None:
+    await bus.append(ALARMS, Alarm(time=time.time(), service="x", text="t"))
+    assert [alarm.text for _, alarm in await bus.newest(ALARMS)] == ["t"]
+
+
+async def test_a_wire_hears_what_the_bus_publishes_and_pipelines_commands(bus: Bus) -> None:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    wire = await Wire.connect(bus.address, on_push=lambda _, payload: heard.put_nowait(payload))
+    try:
+        await wire.subscribe(bus.key(BEATS, server="ds"))
+        assert await bus.publish(BEATS, Beat("ds", "e", 1.0), server="ds") == 1
+        async with asyncio.timeout(5):
+            assert await heard.get()
+        replies = await asyncio.gather(*(wire.call("ECHO", str(n)) for n in range(100)))
+        assert replies == [str(n).encode() for n in range(100)]
+        with pytest.raises(BusError, match="unknown command"):
+            await wire.call("NOSUCH")
+    finally:
+        wire.close()
+
+
+async def test_a_key_is_never_built_from_free_text(bus: Bus) -> None:
+    with pytest.raises(ValueError, match="cannot be part of a key"):
+        await bus.read(POINTS, run="{other}:x*")

@@ -1,0 +1,89 @@
+"""Fixtures that every test may use, and the rule that a test leaves nothing behind."""
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from bec_bluesky import plugins
+from bec_bluesky.bus import Bus
+from bec_bluesky.settings import Settings, load
+from bec_bluesky.testing import private_system
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> None:
+    """Keep the settings of whoever runs the tests out of them, and mount the profile."""
+    for name in list(os.environ):
+        if name.startswith("BEC_BLUESKY_"):
+            del os.environ[name]
+    plugins.mount(load())
+
+
+@pytest.fixture(scope="session")
+def redis_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """One real Redis for the session; tests that need an empty one take `settings`."""
+    with private_system(tmp_path_factory.mktemp("system")) as settings:
+        yield settings
+
+
+@pytest.fixture
+def settings(redis_settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    """Settings of a beamline of this test's own on the session's Redis, with a data directory of its own."""
+    beamline = f"t{abs(hash(request.node.nodeid)) % 10**12}"
+    return redis_settings.with_(beamline=beamline, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+async def bus(settings: Settings) -> AsyncIterator[Bus]:
+    """A connected bus of this test's own beamline."""
+    async with Bus(settings.redis_url or "", settings.beamline) as bus:
+        yield bus
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves threads or child processes behind."""
+    threads_before = set(threading.enumerate())
+    children_before = _children()
+    yield
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        threads = [t for t in threading.enumerate() if t not in threads_before and t.is_alive() and not _is_known(t)]
+        children = _children() - children_before
+        if not threads and not children:
+            return
+        gc.collect()
+        threading.Event().wait(0.02)
+    pytest.fail(f"left behind: threads {[t.name for t in threads]}, processes {sorted(children)}")
+
+
+def _is_known(thread: threading.Thread) -> bool:
+    """Threads that libraries keep for the life of the process, by their names."""
+    return thread.name.startswith(("asyncio_", "ThreadPoolExecutor", "AnyIO worker", "OpenBLAS", "pymain_stop"))
+
+
+def _children() -> set[int]:
+    try:
+        tasks = Path("/proc/self/task").iterdir()
+        return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    except (OSError, ValueError):
+        return set()
+
+
+@pytest.fixture(autouse=True)
+async def no_stray_tasks() -> AsyncIterator[None]:
+    """Fail a test that leaves asyncio tasks of its own behind."""
+    before = asyncio.all_tasks()
+    yield
+    left = [task for task in asyncio.all_tasks() - before if not task.done() and task is not asyncio.current_task()]
+    if left:
+        names = [task.get_name() for task in left]
+        for task in left:
+            task.cancel()
+        pytest.fail(f"left behind: tasks {names}")
