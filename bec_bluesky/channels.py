@@ -72,6 +72,7 @@ LATEST_POINT = Channel("points:latest", products.Point, "latest", writer="bundle
 RESULTS = Channel("run:<run>:results", products.AnalysisResult, "stream", writer="analysis")
 FILES = Channel("files", products.FileReady, "stream", writer="writers")
 STORED = Channel("run:<run>:stored", None, "table", writer="document services")
+CURSORS = Channel("documents:cursors", None, "table", writer="document services")
 
 # ── devices ───────────────────────────────────────────────────────────────────────────────────────
 INSTRUCTIONS = Channel("devices:<server>:instructions", devices.Instruction, "fan-out", writer="proxies")

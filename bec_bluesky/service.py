@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
 from bec_bluesky import __version__, embedded, log
@@ -19,7 +19,7 @@ from bec_bluesky.errors import BecBlueskyError, BusError
 from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.settings import Settings, load
 
-__all__ = ["Service", "main"]
+__all__ = ["Service", "main", "main_of"]
 
 _log = log.logger(__name__)
 _PERIOD = 1.0
@@ -157,34 +157,33 @@ async def _run(service: Service) -> None:
     await service.run()
 
 
-def main(service_class: type[Service], arguments: list[str] | None = None) -> int:
-    """Run one service as a process; give its exit code (`python -m bec_bluesky.scan_server` and the like)."""
-    parser = argparse.ArgumentParser(prog=service_class.name, description=service_class.__doc__)
-    parser.add_argument("--name", help="name of this instance, if there are several")
-    parser.add_argument("--terminal", action="store_true", help="log to the terminal too")
-    options = parser.parse_args(arguments)
+def main(make: Callable[[Settings], Service], *, name: str, terminal: bool = False) -> int:
+    """Run one service as a process; give its exit code. What went wrong is one sentence on stderr."""
     try:
         settings = load()
-        log.set_up(
-            options.name or service_class.name,
-            level=settings.log_level,
-            directory=settings.log_dir,
-            terminal=options.terminal,
-        )
+        log.set_up(name, level=settings.log_level, directory=settings.log_dir, terminal=terminal)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(service_class(settings, name=options.name)))
+            runner.run(_run(make(settings)))
     except BaseExceptionGroup as group:
-        return _complain(service_class, group)
+        return _complain(name, group)
     except (BecBlueskyError, OSError) as error:
-        return _complain(service_class, error)
+        return _complain(name, error)
     return 0
 
 
-def _complain(service_class: type[Service], error: BaseException) -> int:
+def main_of(service_class: type[Service], arguments: list[str] | None = None) -> int:
+    """Run a service that needs no options of its own (`python -m bec_bluesky.scan_server` and the like)."""
+    parser = argparse.ArgumentParser(prog=service_class.name, description=service_class.__doc__)
+    parser.add_argument("--terminal", action="store_true", help="log to the terminal too")
+    options = parser.parse_args(arguments)
+    return main(service_class, name=service_class.name, terminal=options.terminal)
+
+
+def _complain(name: str, error: BaseException) -> int:
     """Say in one sentence why the process ends; the traceback is in the log file."""
     cause = _first(error)
-    _log.error("%s ended: %s", service_class.name, cause, exc_info=error)
-    sys.stderr.write(f"{service_class.name}: {cause}\n")
+    _log.error("%s ended: %s", name, cause, exc_info=error)
+    sys.stderr.write(f"{name}: {cause}\n")
     return 1
 
 

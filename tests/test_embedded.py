@@ -75,7 +75,7 @@ def test_a_url_without_a_server_is_one_clear_sentence(tmp_path: Path) -> None:
 
 def test_a_data_directory_that_is_a_file_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
-    with pytest.raises(NoRedisError, match="cannot be written .*BEC_BLUESKY_DATA_DIR"):
+    with pytest.raises(NoRedisError, match=r"cannot be written .*BEC_BLUESKY_DATA_DIR"):
         embedded.find_or_start(settings_in(tmp_path / "data"))
 
 

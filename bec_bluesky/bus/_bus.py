@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import redis.asyncio as aioredis
@@ -22,9 +22,10 @@ from bec_bluesky.messages import decoder, encode
 __all__ = ["Bus"]
 
 _log = logger(__name__)
-_SOCKET_TIMEOUT = 3.0
+_TIMEOUT = 3.0
+"""Seconds that one command may take."""
 BLOCK = 1.0
-"""Seconds that one blocking read waits; below the socket's timeout."""
+"""Seconds that one blocking read waits; well below the former."""
 _FIELD = b"m"
 _MARK = "PLACEHOLDER"
 _decoders: dict[Any, Any] = {}
@@ -40,12 +41,18 @@ def _decode(channel: Channel, data: bytes) -> Any:
     return found.decode(data)
 
 
-@contextlib.contextmanager
-def _translated(address: Address) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def _translated(address: Address) -> AsyncIterator[None]:
+    """Bound a call in time and make its errors ours.
+
+    The bound is set here and not by redis-py's `socket_timeout`, which is kept by `asyncio.wait_for`: before Python
+    3.12 that swallows a cancellation which comes when the command was just sent, and a service would never end.
+    """
     try:
-        yield
+        async with asyncio.timeout(_TIMEOUT):
+            yield
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-        raise BusError(f"no answer from Redis at {address}: {error}") from error
+        raise BusError(f"no answer from Redis at {address}: {error or 'time is up'}") from error
     except RedisError as error:
         raise BusError(f"Redis at {address} refused: {error}") from error
 
@@ -66,13 +73,13 @@ class Bus:
         self._redis = aioredis.Redis.from_url(
             self.address.url,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=_SOCKET_TIMEOUT,
-            socket_connect_timeout=_SOCKET_TIMEOUT,
+            socket_timeout=None,
+            socket_connect_timeout=_TIMEOUT,
             driver_info=None,
             protocol=2,
         )
         try:
-            with _translated(self.address):
+            async with _translated(self.address):
                 await self._redis.ping()
         except BaseException:
             await self._redis.aclose()
@@ -100,7 +107,7 @@ class Bus:
     async def append(self, channel: Channel, message: Any, /, **words: str) -> str:
         """Append; give the id. For entries that may be there twice without harm (requests carry ids of their own)."""
         key = self.key(channel, **words)
-        with _translated(self.address):
+        async with _translated(self.address):
             stream_id: Any = await self.redis.xadd(
                 key, {_FIELD: encode(message)}, maxlen=channel.length, approximate=True
             )
@@ -116,12 +123,12 @@ class Bus:
         key = self.key(channel, **words)
         data = encode(message)
         try:
-            with _translated(self.address):
+            async with _translated(self.address):
                 await self.redis.xadd(key, {_FIELD: data}, id=f"{number}-0")
         except BusError as error:
             if not isinstance(error.__cause__, ResponseError) or "equal or smaller" not in str(error):
                 raise
-            with _translated(self.address):
+            async with _translated(self.address):
                 stored: Any = await self.redis.xrange(key, f"{number}-0", f"{number}-0")
                 last = await self.last_id(channel, **words)
             if stored and stored[0][1].get(_FIELD) == data:
@@ -151,7 +158,7 @@ class Bus:
     ) -> dict[str, list[tuple[str, dict[bytes, bytes]]]]:
         """Read raw entries of several streams, each after its own id."""
         block_ms = None if block is None else max(1, int(min(block, BLOCK) * 1000))
-        with _translated(self.address):
+        async with _translated(self.address):
             reply: Any = await self.redis.xread(dict(cursors), count=count, block=block_ms)  # pyright: ignore[reportArgumentType]  # invariant dict
         return {
             key.decode(): [(stream_id.decode(), fields) for stream_id, fields in entries]
@@ -160,13 +167,13 @@ class Bus:
 
     async def newest(self, channel: Channel, count: int = 1, **words: str) -> list[tuple[str, Any]]:
         """Read the newest entries, newest first."""
-        with _translated(self.address):
+        async with _translated(self.address):
             entries: Any = await self.redis.xrevrange(self.key(channel, **words), count=count)
         return [(stream_id.decode(), _decode(channel, fields[_FIELD])) for stream_id, fields in entries]
 
     async def last_id(self, channel: Channel, **words: str) -> str:
         """Give the id of the newest entry; "0-0" if there is none. Read it *before* asking for what will follow."""
-        with _translated(self.address):
+        async with _translated(self.address):
             entries: Any = await self.redis.xrevrange(self.key(channel, **words), count=1)
         return entries[0][0].decode() if entries else "0-0"
 
@@ -191,25 +198,30 @@ class Bus:
     async def put(self, channel: Channel, message: Any, **words: str) -> None:
         """Replace the latest value."""
         lifetime = None if channel.lifetime is None else int(channel.lifetime * 1000)
-        with _translated(self.address):
+        async with _translated(self.address):
             await self.redis.set(self.key(channel, **words), encode(message), px=lifetime)
 
     async def get(self, channel: Channel, **words: str) -> Any | None:
         """Give the latest value, None if there is none."""
-        with _translated(self.address):
+        async with _translated(self.address):
             data: Any = await self.redis.get(self.key(channel, **words))
         return None if data is None else _decode(channel, data)
 
     async def delete(self, channel: Channel, **words: str) -> None:
         """Take the whole key away."""
-        with _translated(self.address):
+        async with _translated(self.address):
             await self.redis.delete(self.key(channel, **words))
+
+    async def expire(self, channel: Channel, seconds: float, **words: str) -> None:
+        """Let the whole key vanish after that many seconds."""
+        async with _translated(self.address):
+            await self.redis.pexpire(self.key(channel, **words), int(seconds * 1000))
 
     async def find(self, channel: Channel, word: str) -> dict[str, Any]:
         """Give the latest values of all keys of a channel with one placeholder, by what stands in its place."""
         prefix, _, suffix = self.key(channel, **{word: _MARK}).partition(_MARK)
         found: dict[str, Any] = {}
-        with _translated(self.address):
+        async with _translated(self.address):
             async for raw in self.redis.scan_iter(match=_literal(prefix) + "*" + _literal(suffix), count=500):
                 data: Any = await self.redis.get(raw)
                 if data is not None:
@@ -222,32 +234,37 @@ class Bus:
         """Set fields of a table."""
         if fields:
             mapping: Any = {field: encode(message) for field, message in fields.items()}
-            with _translated(self.address):
+            async with _translated(self.address):
                 await self.redis.hset(self.key(channel, **words), mapping=mapping)
 
     async def fields(self, channel: Channel, **words: str) -> dict[str, Any]:
         """Give the whole table."""
-        with _translated(self.address):
+        async with _translated(self.address):
             table: Any = await self.redis.hgetall(self.key(channel, **words))
         return {field.decode(): _decode(channel, data) for field, data in table.items()}
 
     async def field(self, channel: Channel, field: str, **words: str) -> Any | None:
         """Give one field, None if there is none."""
-        with _translated(self.address):
+        async with _translated(self.address):
             data: Any = await self.redis.hget(self.key(channel, **words), field)
         return None if data is None else _decode(channel, data)
+
+    async def put_raw_field(self, channel: Channel, field: str, value: str | bytes, **words: str) -> None:
+        """Set one field of a table that carries plain text."""
+        async with _translated(self.address):
+            await self.redis.hset(self.key(channel, **words), field, value)  # pyright: ignore[reportArgumentType]  # bytes too
 
     async def delete_fields(self, channel: Channel, *fields: str, **words: str) -> None:
         """Take fields away."""
         if fields:
-            with _translated(self.address):
+            async with _translated(self.address):
                 await self.redis.hdel(self.key(channel, **words), *fields)
 
     # ── fan-out ──
 
     async def publish(self, channel: Channel, message: Any, **words: str) -> int:
         """Tell whoever listens; give how many did."""
-        with _translated(self.address):
+        async with _translated(self.address):
             heard: Any = await self.redis.publish(self.key(channel, **words), encode(message))
         return int(heard)
 
@@ -256,12 +273,13 @@ class Bus:
         while True:
             pubsub = self.redis.pubsub(ignore_subscribe_messages=True)
             try:
-                with _translated(self.address):
+                async with _translated(self.address):
                     await pubsub.subscribe(self.key(channel, **words))
-                    while True:
+                while True:
+                    async with _translated(self.address):
                         message: Any = await pubsub.get_message(timeout=BLOCK)
-                        if message is not None:
-                            yield _decode(channel, message["data"])
+                    if message is not None:
+                        yield _decode(channel, message["data"])
             except BusError as error:
                 _log.warning("%s; listening again", error, extra={"channel": channel.name})
                 await asyncio.sleep(0.2)

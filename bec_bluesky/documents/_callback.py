@@ -55,6 +55,10 @@ class RunCallback:
         """
         return False
 
+    def is_stored(self, run_uid: str) -> bool:
+        """Tell whether a run that got its stop document is safe in the sink; until then its documents are kept."""
+        return True
+
     def tick(self) -> None:
         """Do what is due by time (flush); a document service calls it at least five times a second."""
 
@@ -97,9 +101,7 @@ class RunCallback:
                 self._runs[doc["uid"]] = run
                 self._members.setdefault(run, []).append(doc["uid"])
             return run
-        if (
-            name == "resource"
-        ):  # event-model before 1.14 named no run: it can only belong to the one that is open
+        if name == "resource":  # event-model before 1.14 named no run: it can only belong to the one that is open
             run = next(iter(self._sinks)) if len(self._sinks) == 1 else None
             if run is not None:
                 self._runs[doc["uid"]] = run

@@ -1,8 +1,8 @@
 """msgpack with numpy arrays: dtype, shape and raw bytes; never object arrays, never pickle."""
 
 import enum
-from collections.abc import Mapping, Set
-from datetime import date, datetime
+from collections.abc import Callable, Mapping, Set
+from datetime import date
 from pathlib import PurePath
 from typing import Any
 
@@ -27,34 +27,32 @@ _array_encoder = msgspec.msgpack.Encoder()
 _array_decoder = msgspec.msgpack.Decoder(_Array)
 
 
-def _encode_array(value: "np.ndarray[Any, Any]") -> Any:
+def _encode_array(value: Any) -> Any:
     if value.dtype.kind not in _KINDS:
         if value.dtype.kind in "OT":  # ragged or mixed: the elements travel one by one
             return value.tolist()
         raise TypeError(f"an array of dtype {value.dtype} cannot cross the bus")
-    return msgspec.msgpack.Ext(
-        _ARRAY,
-        _array_encoder.encode(_Array(value.dtype.str, value.shape, np.ascontiguousarray(value).tobytes())),
-    )
+    buffer = np.ascontiguousarray(value).tobytes()
+    return msgspec.msgpack.Ext(_ARRAY, _array_encoder.encode(_Array(value.dtype.str, value.shape, buffer)))
+
+
+_CONVERSIONS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (np.ndarray, _encode_array),
+    (np.generic, lambda value: value.item()),
+    (enum.Enum, lambda value: value.value),
+    (PurePath, str),
+    (date, lambda value: value.isoformat()),
+    (Set, list),
+    (Mapping, dict),
+    (complex, lambda value: [value.real, value.imag]),
+)
+"""How what msgspec does not know becomes what it knows; the first that fits."""
 
 
 def _enc_hook(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return _encode_array(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, Set):
-        return list(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, complex):
-        return [value.real, value.imag]
+    for kind, convert in _CONVERSIONS:
+        if isinstance(value, kind):
+            return convert(value)
     dump = getattr(value, "model_dump", None)  # pydantic arguments such as TriggerInfo
     if dump is not None:
         return dump(mode="json")

@@ -1,0 +1,103 @@
+"""Where the catalogue of this data directory is served, and the key that opens it."""
+
+import json
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from bec_bluesky.errors import SettingsError
+from bec_bluesky.settings import Settings, load
+
+__all__ = ["CatalogAddress", "api_key", "find_catalog", "publish_address", "withdraw_address", "write_private"]
+
+
+@dataclass(frozen=True)
+class CatalogAddress:
+    """A Tiled server that answers."""
+
+    uri: str
+    """Ends with `/api/v1`."""
+    api_key: str
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read; readers see the old or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def api_key(settings: Settings) -> str:
+    """Read the key of the HTTP API and of Tiled, or make it; processes that start together get the same one.
+
+    Raises SettingsError if the file cannot be made or read, or if others may read it.
+    """
+    path = settings.data_dir / "api.key"
+    part = path.with_name(f".api.key.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_private(part, secrets.token_hex(32))
+            try:
+                os.link(part, path)  # unlike a rename, it never replaces the key of whoever was first
+            except FileExistsError:
+                pass
+            finally:
+                part.unlink()
+        key = path.read_text(encoding="utf-8").strip()
+        is_open = stat.S_IMODE(path.stat().st_mode) & 0o077
+    except OSError as error:
+        raise SettingsError(
+            f"the API key {path} cannot be made or read ({error.strerror}): check who owns it, or set "
+            "BEC_BLUESKY_DATA_DIR to another directory"
+        ) from error
+    if is_open:
+        raise SettingsError(f"others may read the API key {path}: `chmod 600` it, or delete it to get a new one")
+    if not key.isalnum():
+        raise SettingsError(f"{path} holds no key (letters and digits): delete it to get a new one")
+    return key
+
+
+def _address_file(settings: Settings) -> Path:
+    return settings.data_dir / "api.json"
+
+
+def publish_address(settings: Settings, *, url: str, tiled: str) -> None:
+    """Say where the API and its Tiled answer, for processes without a bus."""
+    write_private(_address_file(settings), json.dumps({"url": url, "tiled": tiled, "pid": os.getpid()}))
+
+
+def withdraw_address(settings: Settings) -> None:
+    """Take the address back, unless another server has published its own since."""
+    try:
+        if json.loads(_address_file(settings).read_text())["pid"] == os.getpid():
+            _address_file(settings).unlink()
+    except (OSError, ValueError, KeyError):
+        pass
+
+
+def find_catalog(settings: Settings | None = None, *, timeout: float = 1.0) -> CatalogAddress | None:
+    """Give the Tiled server of the data directory if it answers within `timeout` seconds, else None.
+
+    Without `settings` those of the environment hold.
+    """
+    import httpx
+
+    settings = settings or load()
+    try:
+        tiled = str(json.loads(_address_file(settings).read_text())["tiled"])
+        key = (settings.data_dir / "api.key").read_text(encoding="utf-8").strip()
+        answer = httpx.get(
+            f"{tiled}/", headers={"Authorization": f"Apikey {key}"}, timeout=timeout, trust_env=False
+        )
+    except (OSError, ValueError, KeyError, httpx.HTTPError):
+        return None
+    return CatalogAddress(tiled, key) if answer.status_code == httpx.codes.OK else None

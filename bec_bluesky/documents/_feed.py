@@ -1,0 +1,216 @@
+"""Feeds one callback from the runs on Redis, from where its sink ended."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from bec_bluesky.bus import Bus
+from bec_bluesky.channels import CURSORS, DOCUMENTS, POINTS, RESULTS, RUNS, STORED
+from bec_bluesky.documents._callback import RunCallback
+from bec_bluesky.documents._publish import Publisher
+from bec_bluesky.errors import BusError
+from bec_bluesky.log import logger
+from bec_bluesky.messages import decoder, unpack
+from bec_bluesky.messages.products import RunOpened
+
+__all__ = ["Feed"]
+
+_log = logger(__name__)
+_runs_decoder = decoder(RUNS.message)
+_BATCH = 500
+_TICK = 0.1
+"""Seconds between two `tick()`s of a callback."""
+KEEP_STORED = 3_600
+"""Seconds for which the documents of a run stay on Redis after every required consumer has stored them."""
+KEEP_PRODUCTS = 86_400
+"""Seconds for which points and results stay on Redis after their run."""
+
+Alarm = Callable[..., Coroutine[Any, Any, None]]
+
+
+@dataclass
+class _Run:
+    """A run that is being fed."""
+
+    opened_at: str
+    """Id of its RunOpened in the stream of runs."""
+    last: int = 0
+    """Number of the last document that was fed."""
+    is_sealed: bool = False
+    """Whether its stop document was fed."""
+    has_failed: bool = False
+
+
+class Feed:
+    """One callback, its thread, and its place in every open run.
+
+    Resumes from what the sink holds: a run that is complete there is skipped, any other is fed again from its start
+    document. A callback that raises loses that run (its documents are kept on Redis) and nothing else.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        callback: RunCallback,
+        bus: Bus,
+        publisher: Publisher,
+        *,
+        required: frozenset[str],
+        alarm: Alarm,
+    ) -> None:
+        self.name = name
+        self._callback = callback
+        self._bus = bus
+        self._publisher = publisher
+        self._required = required
+        self._alarm = alarm
+        self._runs: dict[str, _Run] = {}
+        self._cursor = "0-0"
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"feed-{name}")
+        self._is_stopping = asyncio.Event()
+        self._is_finished = asyncio.Event()
+
+    async def run(self) -> None:
+        """Feed until `finish()`."""
+        publishing = asyncio.create_task(self._publisher.run(), name=f"publish {self.name}")
+        ticking = asyncio.create_task(self._tick_often(), name=f"tick {self.name}")
+        try:
+            self._cursor = await self._stored_cursor()
+            while not self._is_stopping.is_set():
+                try:
+                    await self._step()
+                except BusError as error:
+                    _log.warning("%s; reading again", error, extra={"consumer": self.name})
+                    await asyncio.sleep(0.2)
+            await self._in_thread(self._callback.close)
+            await self._publisher.drained()
+        finally:
+            for task in (ticking, publishing):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            self._thread.shutdown(wait=False)
+            self._is_finished.set()
+
+    async def finish(self) -> None:
+        """End after the batch under way; what comes later is fed by the next start."""
+        self._is_stopping.set()
+        await self._is_finished.wait()
+
+    async def _stored_cursor(self) -> str:
+        while True:
+            try:
+                stored = await self._bus.field(CURSORS, self.name)
+                return "0-0" if stored is None else stored.decode()
+            except BusError as error:
+                _log.warning("%s; asking again", error, extra={"consumer": self.name})
+                await asyncio.sleep(0.2)
+
+    async def _step(self) -> None:
+        """Read once from the stream of runs and from every open run; feed what came."""
+        runs_key = self._bus.key(RUNS)
+        documents = {self._bus.key(DOCUMENTS, run=uid): uid for uid in self._runs if not self._runs[uid].is_sealed}
+        cursors = {runs_key: self._cursor} | {key: f"{self._runs[uid].last}-0" for key, uid in documents.items()}
+        # a sealed run that is not stored yet is looked at again soon
+        block = 0.05 if any(run.is_sealed for run in self._runs.values()) else 0.25
+        entries = await self._bus.read_keys(cursors, count=_BATCH, block=block)
+        for stream_id, fields in entries.pop(runs_key, ()):
+            await self._open_run(stream_id, _runs_decoder.decode(fields[b"m"]))
+            self._cursor = stream_id
+        for key, batch in entries.items():
+            await self._feed(documents[key], batch)
+        for uid in [uid for uid, run in self._runs.items() if run.is_sealed]:
+            await self._close_run(uid)
+
+    async def _open_run(self, stream_id: str, note: Any) -> None:
+        if not isinstance(note, RunOpened) or note.run_uid in self._runs:
+            return
+        if await self._in_thread(self._callback.holds, note.run_uid):
+            await self._mark_stored(note.run_uid)
+            return
+        self._runs[note.run_uid] = _Run(opened_at=stream_id)
+
+    async def _feed(self, uid: str, batch: list[tuple[str, dict[bytes, bytes]]]) -> None:
+        run = self._runs[uid]
+        documents: list[tuple[str, Any]] = []
+        for stream_id, fields in batch:
+            number = int(stream_id.partition("-")[0])
+            if number != run.last + 1:
+                # a compare-and-append publisher makes no gaps: somebody deleted entries
+                await self._lose(uid, f"documents {run.last + 1} to {number - 1} are missing on Redis")
+                documents.clear()
+                break
+            run.last = number
+            documents.append((fields[b"n"].decode(), unpack(fields[b"d"])))
+        if documents and not run.has_failed:
+            try:
+                await self._in_thread(self._call, documents)
+            except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+                _log.warning("%s failed", self.name, exc_info=error, extra={"run": uid})
+                await self._lose(uid, f"{type(error).__name__}: {error}")
+        if batch and batch[-1][1][b"n"] == b"stop":
+            run.is_sealed = True
+
+    def _call(self, documents: list[tuple[str, Any]]) -> None:
+        for name, doc in documents:
+            self._callback(name, doc)
+
+    async def _lose(self, uid: str, reason: str) -> None:
+        self._runs[uid].has_failed = True
+        await self._alarm(
+            f"{self.name} gave up on a run: {reason}; its documents stay on Redis", level="error", run=uid
+        )
+
+    async def _close_run(self, uid: str) -> None:
+        run = self._runs[uid]
+        if not run.has_failed and not await self._in_thread(self._callback.is_stored, uid):
+            return
+        await self._publisher.drained()
+        self._publisher.forget(uid)
+        if not run.has_failed:
+            await self._mark_stored(uid)
+        del self._runs[uid]
+        await self._save_cursor()
+
+    async def _mark_stored(self, uid: str) -> None:
+        """Note that the sink has the run; when every required one has, its documents may go after an hour."""
+        await self._bus.put_fields(STORED, {self.name: True}, run=uid)
+        stored = await self._bus.fields(STORED, run=uid)
+        if self._required <= stored.keys():
+            for channel, seconds in (
+                (DOCUMENTS, KEEP_STORED),
+                (STORED, KEEP_PRODUCTS),
+                (POINTS, KEEP_PRODUCTS),
+                (RESULTS, KEEP_PRODUCTS),
+            ):
+                await self._bus.expire(channel, seconds, run=uid)
+
+    async def _save_cursor(self) -> None:
+        """Keep the place in the stream of runs before which everything is done."""
+        oldest = min((run.opened_at for run in self._runs.values()), key=_order, default=None)
+        await self._bus.put_raw_field(CURSORS, self.name, self._cursor if oldest is None else _before(oldest))
+
+    async def _tick_often(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            try:
+                await self._in_thread(self._callback.tick)
+            except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+                _log.warning("%s failed in tick()", self.name, exc_info=error)
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def _order(stream_id: str) -> tuple[int, int]:
+    milliseconds, _, number = stream_id.partition("-")
+    return int(milliseconds), int(number)
+
+
+def _before(stream_id: str) -> str:
+    """Give an id just before this one, so that reading after it gives this one again."""
+    milliseconds, number = _order(stream_id)
+    return f"{milliseconds}-{number - 1}" if number else f"{milliseconds - 1}-{2**63 - 1}"

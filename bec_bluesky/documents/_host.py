@@ -1,0 +1,126 @@
+"""Hosts callbacks and writers: feeds them from the documents on Redis and publishes what they make."""
+
+import asyncio
+import contextlib
+import inspect
+from typing import Any, ClassVar
+
+from bec_bluesky import plugins
+from bec_bluesky.channels import SERVICES
+from bec_bluesky.documents._callback import RunCallback
+from bec_bluesky.documents._feed import Feed
+from bec_bluesky.documents._publish import Publisher
+from bec_bluesky.errors import PlugInError, SettingsError, choices
+from bec_bluesky.log import logger
+from bec_bluesky.plugins import Hosted
+from bec_bluesky.service import Service
+from bec_bluesky.settings import Settings
+
+__all__ = ["DocumentService", "make_callback"]
+
+_log = logger(__name__)
+
+
+class DocumentService(Service):
+    """Hosts the callbacks and writers that `profile.toml` gives to one process."""
+
+    name: ClassVar[str] = "documents"
+    grace: ClassVar[float] = 20.0
+
+    def __init__(self, settings: Settings, *, process: str) -> None:
+        super().__init__(settings, name=f"documents-{process}")
+        self._process = process
+        self._feeds: list[Feed] = []
+
+    async def start(self) -> None:
+        """Make every hosted callback and feed each on its own; one that cannot be made is told and left out."""
+        plugins.mount(self.settings)
+        profile = plugins.read_profile(self.settings)
+        mine = [hosted for hosted in profile.hosted if hosted.process == self._process]
+        if not mine:
+            words = {hosted.process for hosted in profile.hosted}
+            raise SettingsError(
+                f"{profile.path} has no [[hosted]] for {self._process!r}: {choices(self._process, words)}"
+            )
+        required = frozenset(hosted.name for hosted in profile.hosted if hosted.required)
+        for hosted in mine:
+            self.spawn(self._host(hosted, required), hosted.name)
+
+    async def finish(self) -> None:
+        """Let every callback take what is there and close."""
+        await asyncio.gather(*(feed.finish() for feed in self._feeds))
+
+    async def _host(self, hosted: Hosted, required: frozenset[str]) -> None:
+        """Feed one callback for ever; what goes wrong with it is its own affair."""
+        publisher = Publisher(self.bus, asyncio.get_running_loop())
+        try:
+            options = await self._filled_in(hosted.options)
+            callback = await asyncio.to_thread(make_callback, hosted, options, publisher)
+        except (PlugInError, SettingsError) as error:
+            self.note = f"{hosted.name}: {error}"
+            await self.alarm(self.note, level="error")
+            return
+        feed = Feed(hosted.name, callback, self.bus, publisher, required=required, alarm=self.alarm)
+        self._feeds.append(feed)
+        await feed.run()
+
+    async def _filled_in(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Replace `{data_dir}`, `{files_dir}`, and `{tiled_uri}` and `{api_key}` once the API says what they are."""
+        wanted = {word for word in _WORDS if any(f"{{{word}}}" in value for value in _texts(options))}
+        words = {"data_dir": str(self.settings.data_dir), "files_dir": str(self.settings.files_dir)}
+        if wanted & {"tiled_uri", "api_key"}:
+            words |= await self._api_words()
+        return _replaced(options, words)
+
+    async def _api_words(self) -> dict[str, str]:
+        """Wait for the API; what it needs to take meanwhile is kept on Redis."""
+        while True:
+            beat = await self.bus.get(SERVICES, service="api")
+            if beat is not None and beat.facts.get("tiled"):
+                key = (self.settings.data_dir / "api.key").read_text().strip()
+                return {"tiled_uri": str(beat.facts["tiled"]), "api_key": key}
+            await asyncio.sleep(0.1)
+
+
+_WORDS = ("data_dir", "files_dir", "tiled_uri", "api_key")
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for each in value.values() for text in _texts(each)]
+    if isinstance(value, list):
+        return [text for each in value for text in _texts(each)]
+    return []
+
+
+def _replaced(value: Any, words: dict[str, str]) -> Any:
+    if isinstance(value, str):
+        for word, text in words.items():
+            value = value.replace(f"{{{word}}}", text)
+        return value
+    if isinstance(value, dict):
+        return {key: _replaced(each, words) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, words) for each in value]
+    return value
+
+
+def make_callback(hosted: Hosted, options: dict[str, Any], publisher: Publisher) -> RunCallback:
+    """Import and construct a hosted callback; raises PlugInError or SettingsError, naming the entry and the remedy."""
+    made = plugins.load_object(hosted.use)
+    parameters = inspect.signature(made).parameters
+    for option in options:
+        if option not in parameters:
+            known = [name for name in parameters if name != "emit"]
+            raise SettingsError(f"{hosted.use} has no option {option!r}: {choices(option, known)}")
+    try:
+        callback = made(**options, emit=publisher.emit)
+    except Exception as error:  # here a process meets a plug-in
+        raise PlugInError(f"{hosted.use} could not be made: {type(error).__name__}: {error}") from error
+    if not isinstance(callback, RunCallback):
+        with contextlib.suppress(AttributeError):
+            callback.close()
+        raise PlugInError(f"{hosted.use} is no bec_bluesky.documents.RunCallback: subclass it")
+    return callback

@@ -1,0 +1,33 @@
+"""Read stored runs: from the running server, or from its files when it is down."""
+
+from typing import Any
+
+from bec_bluesky.documents._address import api_key, find_catalog
+from bec_bluesky.documents._catalog import build_catalog_app, catalog_exists
+from bec_bluesky.errors import SettingsError
+from bec_bluesky.settings import Settings
+
+__all__ = ["open_catalog"]
+
+
+def open_catalog(settings: Settings) -> Any:
+    """Give the catalogue of runs as a Tiled client (databroker's `CatalogOfBlueskyRuns`).
+
+    `catalog[-1]` is the newest run, `catalog[12]` the newest with scan number 12, `catalog["3fa85"]` by the beginning of
+    its uid; `catalog[-1]["primary"]["det"].read()` is a column. While the API runs it is asked; when it is down, the same
+    catalogue is opened here, read-only. Raises SettingsError if there is no catalogue yet.
+    """
+    address = find_catalog(settings)
+    if address is not None:
+        from tiled.client import from_uri
+
+        return from_uri(address.uri, api_key=address.api_key)
+    if not catalog_exists(settings):
+        raise SettingsError(
+            f"no run was ever catalogued in {settings.catalog_dir}: run `bec-bluesky up`, or set BEC_BLUESKY_DATA_DIR "
+            "to the directory that holds the data"
+        )
+    from tiled.client import from_context
+    from tiled.client.context import Context
+
+    return from_context(Context.from_app(build_catalog_app(settings, api_key(settings), read_only=True)))
