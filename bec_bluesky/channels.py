@@ -4,6 +4,7 @@ Shapes
     stream    durable entries with ids; a restarted reader goes on from its last id
     latest    one value, replaced; may have a lifetime
     table     a hash: one latest value a field (late joiners get the whole state)
+    list      ids in order
     log       append-only stream for people, trimmed by length
     ask       a request stream, whose answers go to the stream of the client that asked
     fan-out   pub/sub: whoever listens gets it, nothing is kept (device instructions are never replayed)
@@ -20,7 +21,7 @@ from bec_bluesky.messages import common, devices, products, queue
 
 __all__ = ["ALL", "Channel", "Shape", "document_stream"]
 
-Shape = Literal["stream", "latest", "table", "log", "ask", "fan-out"]
+Shape = Literal["stream", "latest", "table", "log", "list", "ask", "fan-out"]
 _PLACEHOLDER = re.compile(r"<(\w+)>")
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
@@ -56,12 +57,17 @@ SERVICES = Channel("service:<service>", common.Heartbeat, "latest", writer="that
 ALARMS = Channel("alarms", common.Alarm, "log", writer="any service", length=10_000)
 
 # ── scan server ───────────────────────────────────────────────────────────────────────────────────
+EPOCH = Channel("scan:epoch", None, "latest", writer="scan server")
+SCAN_ID = Channel("scan:scan_id", None, "latest", writer="scan server's worker")
+REQUESTS_READ = Channel("scan:requests:read", None, "latest", writer="scan server")
 REQUESTS = Channel("scan:requests", queue.Request, "ask", writer="clients, API")
 REPLIES = Channel("reply:<client>", queue.Reply, "log", writer="scan server", length=1_000, lifetime=3600.0)
 SCAN_STATUS = Channel("scan:status", queue.ScanServerStatus, "latest", writer="scan server")
 SCAN_STATUS_CHANGED = Channel("scan:status:changed", queue.ScanServerStatus, "fan-out", writer="scan server")
 PLANS = Channel("scan:plans", queue.PlanInfo, "table", writer="scan server")
 ITEMS = Channel("queue:items", queue.QueueItem, "table", writer="scan server")
+ORDER = Channel("queue:order", None, "list", writer="scan server")
+QUEUE = Channel("queue:state", None, "table", writer="scan server")
 ITEMS_DONE = Channel("queue:done", queue.ItemDone, "stream", writer="scan server")
 
 # ── runs ──────────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,7 @@ BecBlueskyError
 │   ├── UnknownDeviceError (…, LookupError)
 │   ├── UnknownItemError (…, LookupError)
 │   └── BadArgumentError
+├── PlanFailedError (RuntimeError)        a plan that a person waits for did not complete; `item` has the facts
 └── DeviceError (RuntimeError)            something on the other side of a proxy
     ├── DeviceServerLost                  the server that owns the device is gone
     ├── DeviceFailed                      the device could not be built or connected
@@ -36,6 +37,7 @@ __all__ = [
     "FencedError",
     "NoRedisError",
     "NoReplyError",
+    "PlanFailedError",
     "PlugInError",
     "RefusedError",
     "RemoteError",
@@ -139,6 +141,14 @@ class BadArgumentError(RefusedError):
     """An argument of a plan is missing, superfluous, of the wrong type or out of range."""
 
     code = "bad_argument"
+
+
+class PlanFailedError(BecBlueskyError, RuntimeError):
+    """A plan that a person waits for did not complete; `item` is the finished queue item."""
+
+    def __init__(self, text: str, item: object = None) -> None:
+        super().__init__(text)
+        self.item = item
 
 
 class DeviceError(BecBlueskyError, RuntimeError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import random
 from collections.abc import AsyncIterator
 from typing import Any, Self
@@ -10,7 +11,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bec_bluesky.bus._address import Address, parse
@@ -97,6 +98,10 @@ class Bus:
         if self._redis is None:
             raise BusError("the bus is not connected: use `async with Bus(…)`")
         return self._redis
+
+    def translated(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Turn what redis-py raises into BusError, around direct use of `redis`."""
+        return _translated(self.address)
 
     def key(self, channel: Channel, **words: str) -> str:
         """Give the Redis key of a channel of this beamline."""
@@ -249,6 +254,16 @@ class Bus:
             data: Any = await self.redis.hget(self.key(channel, **words), field)
         return None if data is None else _decode(channel, data)
 
+    async def find_tables(self, channel: Channel, word: str) -> dict[str, dict[str, Any]]:
+        """Give all tables of a channel with one placeholder, by what stands in its place."""
+        prefix, _, suffix = self.key(channel, **{word: _MARK}).partition(_MARK)
+        found: dict[str, dict[str, Any]] = {}
+        async with _translated(self.address):
+            async for raw in self.redis.scan_iter(match=_literal(prefix) + "*" + _literal(suffix), count=500):
+                name = raw.decode()[len(prefix) :].removesuffix(suffix)
+                found[name] = await self.fields(channel, **{word: name})
+        return found
+
     async def put_raw_field(self, channel: Channel, field: str, value: str | bytes, **words: str) -> None:
         """Set one field of a table that carries plain text."""
         async with _translated(self.address):
@@ -259,6 +274,17 @@ class Bus:
         if fields:
             async with _translated(self.address):
                 await self.redis.hdel(self.key(channel, **words), *fields)
+
+    # ── scripts ──
+
+    async def evaluate(self, script: str, keys: list[str], arguments: list[str | bytes | int]) -> Any:
+        """Run a Lua script of the one service that owns the keys; what it refuses comes as BusError."""
+        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        async with _translated(self.address):
+            try:
+                return await self.redis.evalsha(digest, len(keys), *keys, *arguments)  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]  # typed for sync and async at once
+            except NoScriptError:
+                return await self.redis.eval(script, len(keys), *keys, *arguments)  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]
 
     # ── fan-out ──
 

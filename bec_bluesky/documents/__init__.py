@@ -1,6 +1,36 @@
-"""How callbacks and writers meet the documents (public: plug-ins build on it)."""
+"""How callbacks and writers meet the documents (public: plug-ins build on it); reading stored runs."""
 
+from bec_bluesky.documents._address import (
+    CatalogAddress,
+    api_key,
+    find_catalog,
+    publish_address,
+    withdraw_address,
+    write_private,
+)
 from bec_bluesky.documents._callback import Document, Emit, RunCallback, RunSink
+from bec_bluesky.documents._catalog import build_catalog_app, catalog_configuration
+from bec_bluesky.documents._journal import DocumentJournal
+from bec_bluesky.documents._retrieval import open_catalog
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, Product
 
-__all__ = ["AnalysisResult", "Document", "Emit", "FileReady", "Point", "Product", "RunCallback", "RunSink"]
+__all__ = [
+    "AnalysisResult",
+    "CatalogAddress",
+    "Document",
+    "DocumentJournal",
+    "Emit",
+    "FileReady",
+    "Point",
+    "Product",
+    "RunCallback",
+    "RunSink",
+    "api_key",
+    "build_catalog_app",
+    "catalog_configuration",
+    "find_catalog",
+    "open_catalog",
+    "publish_address",
+    "withdraw_address",
+    "write_private",
+]

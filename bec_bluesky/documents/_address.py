@@ -95,9 +95,7 @@ def find_catalog(settings: Settings | None = None, *, timeout: float = 1.0) -> C
     try:
         tiled = str(json.loads(_address_file(settings).read_text())["tiled"])
         key = (settings.data_dir / "api.key").read_text(encoding="utf-8").strip()
-        answer = httpx.get(
-            f"{tiled}/", headers={"Authorization": f"Apikey {key}"}, timeout=timeout, trust_env=False
-        )
+        answer = httpx.get(f"{tiled}/", headers={"Authorization": f"Apikey {key}"}, timeout=timeout, trust_env=False)
     except (OSError, ValueError, KeyError, httpx.HTTPError):
         return None
     return CatalogAddress(tiled, key) if answer.status_code == httpx.codes.OK else None

@@ -1,7 +1,8 @@
 """The embedded Tiled catalogue of runs: its configuration, its files, and the ASGI app that serves it.
 
-Metadata are in SQLite, the events' columns in tables of a second SQLite file (any number of processes may read while one
-writes, which DuckDB refuses), arrays as Zarr files. Frames stay in the detectors' own files below `settings.files_dir`.
+Metadata are in SQLite, the events' columns in tables of a second SQLite file (any number of processes may read while
+one writes, which DuckDB refuses), arrays as Zarr files. Frames stay in the detectors' own files below
+`settings.files_dir`.
 """
 
 import asyncio
@@ -116,7 +117,8 @@ async def _initialize(path: Path) -> None:
         _log.info("made the catalogue %s", path)
     except DatabaseUpgradeNeeded as error:
         raise SettingsError(
-            f"the catalogue {path} was made by an older Tiled: copy it, then run `tiled catalog upgrade-database {path}`"
+            f"the catalogue {path} was made by an older Tiled: copy it, "
+            f"then run `tiled catalog upgrade-database {path}`"
         ) from error
     except UnrecognizedDatabase as error:
         raise SettingsError(f"{path} is no catalogue that this version of Tiled can read: {error}") from error

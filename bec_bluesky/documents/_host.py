@@ -42,6 +42,7 @@ class DocumentService(Service):
             raise SettingsError(
                 f"{profile.path} has no [[hosted]] for {self._process!r}: {choices(self._process, words)}"
             )
+        self.facts = {"hosts": {hosted.name: hosted.use for hosted in mine}}
         required = frozenset(hosted.name for hosted in profile.hosted if hosted.required)
         for hosted in mine:
             self.spawn(self._host(hosted, required), hosted.name)

@@ -13,9 +13,9 @@ __all__ = ["open_catalog"]
 def open_catalog(settings: Settings) -> Any:
     """Give the catalogue of runs as a Tiled client (databroker's `CatalogOfBlueskyRuns`).
 
-    `catalog[-1]` is the newest run, `catalog[12]` the newest with scan number 12, `catalog["3fa85"]` by the beginning of
-    its uid; `catalog[-1]["primary"]["det"].read()` is a column. While the API runs it is asked; when it is down, the same
-    catalogue is opened here, read-only. Raises SettingsError if there is no catalogue yet.
+    `catalog[-1]` is the newest run, `catalog[12]` the newest with scan number 12, `catalog["3fa85"]` by the beginning
+    of its uid; `catalog[-1]["primary"]["det"].read()` is a column. While the API runs it is asked; when it is down, the
+    same catalogue is opened here, read-only. Raises SettingsError if there is no catalogue yet.
     """
     address = find_catalog(settings)
     if address is not None:

@@ -55,7 +55,7 @@ def _enc_hook(value: Any) -> Any:
             return convert(value)
     dump = getattr(value, "model_dump", None)  # pydantic arguments such as TriggerInfo
     if dump is not None:
-        return dump(mode="json")
+        return dump(mode="json", round_trip=True)  # without computed fields, which a model refuses as input
     raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot cross the bus")
 
 

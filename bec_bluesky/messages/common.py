@@ -23,6 +23,8 @@ class Failure(Message, frozen=True, kw_only=True, tag="failure"):
     traceback: str = ""
     code: str | None = None
     """Stable code of a refusal."""
+    in_call: bool = False
+    """Whether a device's method raised it at once, and not the status that it gave."""
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):

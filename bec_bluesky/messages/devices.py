@@ -26,7 +26,8 @@ class Op(msgspec.Struct, frozen=True, array_like=True):
     device: str
     """Dotted for children: `samx.velocity`; empty for the server itself."""
     verb: str
-    """A method of bluesky's protocols, or one of the server's verbs (`list`, `stop_all`, `client_lost`, `ping`)."""
+    """A method of bluesky's protocols, `get` or `put`, or one of the server's verbs (`list`, `stop_all`, `ping`,
+    `client_lost` with the client's name). `subscribe` is answered by `value`s until `clear_sub` with its id."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
 

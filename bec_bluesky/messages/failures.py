@@ -14,7 +14,9 @@ _TRUSTED = ("bec_bluesky.errors", "bluesky.", "ophyd.", "ophyd_async.", "event_m
 """Modules whose exception classes are made again by name; anything else becomes RemoteError."""
 
 
-def tell(error: BaseException, *, device: str | None = None, where: str | None = None) -> Failure:
+def tell(
+    error: BaseException, *, device: str | None = None, where: str | None = None, in_call: bool = False
+) -> Failure:
     """Describe an exception for another process."""
     cls = type(error)
     return Failure(
@@ -24,6 +26,7 @@ def tell(error: BaseException, *, device: str | None = None, where: str | None =
         where=where,
         traceback="".join(traceback.format_exception(error)),
         code=getattr(error, "code", None) if isinstance(error, errors.RefusedError) else None,
+        in_call=in_call,
     )
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "Progress",
     "Queue",
     "QueueItem",
+    "ReleaseItem",
     "RemoveItem",
     "Reply",
     "Request",
@@ -93,6 +94,12 @@ class RemoveItem(Message, frozen=True, kw_only=True, tag="remove_item"):
     item_id: str
 
 
+class ReleaseItem(Message, frozen=True, kw_only=True, tag="release_item"):
+    """Let a held item run when its turn comes; the queue does not start past a held one."""
+
+    item_id: str
+
+
 class ClearQueue(Message, frozen=True, kw_only=True, tag="clear_queue"):
     """Take all waiting items out of the queue."""
 
@@ -131,7 +138,16 @@ class GetHistory(Message, frozen=True, kw_only=True, tag="get_history"):
 
 
 RequestBody = (
-    AddItem | RemoveItem | ClearQueue | StartQueue | StopQueue | ControlRun | GetQueue | GetStatus | GetHistory
+    AddItem
+    | RemoveItem
+    | ReleaseItem
+    | ClearQueue
+    | StartQueue
+    | StopQueue
+    | ControlRun
+    | GetQueue
+    | GetStatus
+    | GetHistory
 )
 
 

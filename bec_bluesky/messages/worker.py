@@ -10,6 +10,8 @@ __all__ = [
     "CheckResult",
     "Control",
     "FromWorker",
+    "Ping",
+    "Pong",
     "RunItem",
     "RunStarted",
     "RunState",
@@ -48,7 +50,13 @@ class Shutdown(Message, frozen=True, kw_only=True, tag="shutdown"):
     """Abort what runs, clean up, exit."""
 
 
-ToWorker = RunItem | CheckItem | Control | Shutdown
+class Ping(Message, frozen=True, kw_only=True, tag="ping"):
+    """Asked once a second; answered at once, also while a plan runs. A worker that stays silent is ended."""
+
+    number: int
+
+
+ToWorker = RunItem | CheckItem | Control | Shutdown | Ping
 
 
 class WorkerReady(Message, frozen=True, kw_only=True, tag="worker_ready"):
@@ -58,6 +66,8 @@ class WorkerReady(Message, frozen=True, kw_only=True, tag="worker_ready"):
     plans: list[PlanInfo]
     problems: list[str] = []
     """Plan modules that could not be imported, one sentence each."""
+    device_client: str = ""
+    """Client id of its device instructions; device servers are told it when the worker is lost."""
 
 
 class RunState(Message, frozen=True, kw_only=True, tag="run_state"):
@@ -106,4 +116,10 @@ class CheckResult(Message, frozen=True, kw_only=True, tag="check_result"):
     devices: list[str] = []
 
 
-FromWorker = WorkerReady | RunState | RunStarted | RunStopped | WorkerProgress | WorkerItemDone | CheckResult
+class Pong(Message, frozen=True, kw_only=True, tag="pong"):
+    """The answer to a Ping."""
+
+    number: int
+
+
+FromWorker = WorkerReady | Pong | RunState | RunStarted | RunStopped | WorkerProgress | WorkerItemDone | CheckResult

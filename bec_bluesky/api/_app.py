@@ -1,0 +1,83 @@
+"""The HTTP application: who is alive, what the scan server does, and Tiled below `/tiled`."""
+
+import secrets
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, status
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bec_bluesky import __version__
+from bec_bluesky.bus import Bus
+from bec_bluesky.channels import SCAN_STATUS, SERVICES
+from bec_bluesky.errors import BusError
+
+__all__ = ["TILED_PATH", "LateApp", "create_app"]
+
+TILED_PATH = "/tiled"
+
+
+class LateApp:
+    """Stands where an application will be; until then everything gets 503, so that clients ask again."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on to the application."""
+        if self.app is not None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            refusal = JSONResponse(
+                {"detail": f"{self._name} is starting: ask again in a second"},
+                status_code=status.HTTP_503_SERVICE_UNAVAILABLE,
+                headers={"Retry-After": "1"},
+            )
+            await refusal(scope, receive, send)
+
+
+class _ApiKey:
+    """Lets a request through that shows the key: a header `Authorization: Apikey …`, or `?api_key=…`, as Tiled does."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    def __call__(self, request: Request, api_key: Annotated[str | None, Query()] = None) -> None:
+        scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
+        given = shown if scheme.lower() in ("apikey", "bearer") else api_key
+        if given is None or not secrets.compare_digest(given.encode(), self._key):
+            raise HTTPException(
+                status.HTTP_401_UNAUTHORIZED,
+                "the API key is missing or wrong: it is in api.key of the data directory; send it as "
+                "`Authorization: Apikey …`",
+            )
+
+
+def create_app(bus: Bus, key: str, tiled: LateApp) -> FastAPI:
+    """Make the application; `key` opens everything but `/healthz`."""
+    app = FastAPI(title="bec-bluesky", version=__version__, openapi_url="/api/v1/openapi.json", redoc_url=None)
+    app.mount(TILED_PATH, tiled)
+
+    @app.exception_handler(BusError)
+    async def say_redis_is_away(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status_code=status.HTTP_503_SERVICE_UNAVAILABLE)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Tell whether everything here answers, Tiled included."""
+        return {"status": "starting" if tiled.app is None else "ready"}
+
+    @app.get("/api/v1/status", dependencies=[Depends(_ApiKey(key))])
+    async def system_status() -> dict[str, Any]:
+        """Give the heartbeats of all living services by name, and the scan server's status if it has one."""
+        services = await bus.find(SERVICES, "service")
+        return {
+            "beamline": bus.beamline,
+            "version": __version__,
+            "services": {name: msgspec.to_builtins(beat) for name, beat in sorted(services.items())},
+            "scan_server": msgspec.to_builtins(await bus.get(SCAN_STATUS)),
+        }
+
+    return app

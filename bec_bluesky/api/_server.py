@@ -1,0 +1,137 @@
+"""The service that answers HTTP on the loopback interface."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from bec_bluesky.api._tiled_profile import write_offline_profile, write_profile
+from bec_bluesky.documents import api_key, build_catalog_app, publish_address, withdraw_address
+from bec_bluesky.errors import SettingsError
+from bec_bluesky.log import logger
+from bec_bluesky.service import Service
+from bec_bluesky.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from bec_bluesky.api._app import LateApp
+
+__all__ = ["ApiServer"]
+
+_log = logger(__name__)
+_HOST = "127.0.0.1"
+
+
+class ApiServer(Service):
+    """Serves status over HTTP, and the catalogue of runs through Tiled.
+
+    It answers `/healthz` within a second; Tiled, whose imports take two more, says 503 until it is there. The address
+    is in the heartbeat's facts (`url`; `tiled` once it answers) and in `api.json` of the data directory.
+    """
+
+    name: ClassVar[str] = "api"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._server: uvicorn.Server | None = None
+        self._key = ""
+        self._tiled_is_ready = asyncio.Event()
+        self._tiled_is_done = asyncio.Event()
+        self._tasks_to_await: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Listen, then load Tiled; raises SettingsError if the port is taken or the data directory cannot be used."""
+        self._key = api_key(self.settings)
+        listening = _listen(self.settings.api_port)
+        url = f"http://{_HOST}:{listening.getsockname()[1]}"
+        from bec_bluesky.api._app import TILED_PATH, LateApp, create_app
+
+        late = LateApp("Tiled")
+        self._server = _make_server(create_app(self.bus, self._key, late))
+        serving = self.spawn(self._serve(self._server, listening), "HTTP")
+        self.facts = {"url": url}
+        loading = self.spawn(self._serve_catalog(late, TILED_PATH), "Tiled")
+        self._tasks_to_await = [serving, loading]
+        await self._tiled_is_ready.wait()
+        tiled = f"{url}{TILED_PATH}/api/v1"
+        publish_address(self.settings, url=url, tiled=tiled)
+        write_profile(self.settings, tiled, self._key)
+        self.facts = {"url": url, "tiled": tiled}
+        _log.info("HTTP API at %s, Tiled at %s", url, tiled)
+
+    async def finish(self) -> None:
+        """Answer what is under way, close the catalogue, and leave a profile that reads its files."""
+        withdraw_address(self.settings)
+        if self._server is not None:
+            self._server.should_exit = True
+        self._tiled_is_done.set()
+        for task in self._tasks_to_await:
+            with contextlib.suppress(Exception):  # it ended the service: the task group raises it
+                await task
+        if self._tiled_is_ready.is_set():
+            write_offline_profile(self.settings, self._key)
+
+    async def _serve(self, server: "uvicorn.Server", listening: socket.socket) -> None:
+        with listening:
+            await server.serve(sockets=[listening])
+
+    async def _serve_catalog(self, late: "LateApp", root_path: str) -> None:
+        """Load Tiled in a thread and live through its lifespan: a mounted application's own is not called."""
+        for name in ("alembic", "numexpr"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        app = await asyncio.to_thread(build_catalog_app, self.settings, self._key, root_path=root_path)
+        _silence_tiled()
+        async with app.router.lifespan_context(app):
+            late.app = app
+            self._tiled_is_ready.set()
+            await self._tiled_is_done.wait()
+
+
+def _listen(port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((_HOST, port))
+    except OSError as error:
+        listening.close()
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise SettingsError(
+            f"port {port} of {_HOST} {reason}: set BEC_BLUESKY_API_PORT to another one, or to 0 for any free port"
+        ) from error
+    listening.setblocking(False)
+    return listening
+
+
+def _make_server(app: object) -> "uvicorn.Server":
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Leaves the signals to the service."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    return Server(
+        uvicorn.Config(
+            app,  # pyright: ignore[reportArgumentType]  # an ASGI application
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            ws="websockets-sansio",
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
+def _silence_tiled() -> None:
+    """Take away the handlers by which Tiled writes to the terminal; what it warns of still reaches ours."""
+    for name in list(logging.root.manager.loggerDict):
+        if name == "tiled" or name.startswith("tiled."):
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).setLevel(logging.WARNING)

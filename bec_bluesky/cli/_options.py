@@ -1,0 +1,37 @@
+"""Options that most commands share: which system is meant."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bec_bluesky.client import Client
+from bec_bluesky.settings import Settings, load
+
+__all__ = ["Beamline", "Chosen", "DataDirectory", "ProfileDirectory", "RedisUrl", "connected", "settings_of"]
+
+DataDirectory = Annotated[Path | None, typer.Option("--data", help="data directory (BEC_BLUESKY_DATA_DIR)")]
+Beamline = Annotated[str | None, typer.Option("--beamline", help="name of the beamline (BEC_BLUESKY_BEAMLINE)")]
+RedisUrl = Annotated[str | None, typer.Option("--redis", help="URL of a Redis (BEC_BLUESKY_REDIS_URL)")]
+ProfileDirectory = Annotated[Path | None, typer.Option("--profile", help="the instrument (BEC_BLUESKY_PROFILE)")]
+
+
+@dataclass
+class Chosen:
+    """What was chosen before the command; options after it win."""
+
+    given: dict[str, object] = field(default_factory=dict[str, object])
+
+
+def settings_of(context: typer.Context, **given: object) -> Settings:
+    """Give the settings that the options, then the environment, say."""
+    chosen = context.find_object(Chosen) or Chosen()
+    return load(**(chosen.given | {name: value for name, value in given.items() if value is not None}))
+
+
+def connected(settings: Settings) -> Client:
+    """Connect a client to the system that is meant."""
+    client = Client(settings)
+    client.open()
+    return client

@@ -1,0 +1,105 @@
+"""`status`: services, queue and run on one page."""
+
+import json
+import time
+from typing import Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bec_bluesky import embedded
+from bec_bluesky.cli._lock import read_record
+from bec_bluesky.cli._options import connected
+from bec_bluesky.cli._queue_commands import call_text
+from bec_bluesky.client import Client
+from bec_bluesky.errors import BecBlueskyError
+from bec_bluesky.messages.common import Heartbeat
+from bec_bluesky.messages.queue import ScanServerStatus
+from bec_bluesky.settings import Settings
+
+__all__ = ["show"]
+
+
+def show(settings: Settings, *, as_json: bool) -> int:
+    """Show the state of the system; 0 if every service of the profile runs, 1 if not."""
+    if embedded.find(settings) is None:
+        if as_json:
+            typer.echo(json.dumps({"up": False, "beamline": settings.beamline, "data_dir": str(settings.data_dir)}))
+        else:
+            typer.echo(f"not up: nothing runs in {settings.data_dir}; `bec-bluesky up` starts it")
+        return 1
+    with connected(settings) as client:
+        services = client.services
+        status = _scan_status(client)
+    missing = sorted(_expected(settings) - services.keys())
+    if as_json:
+        typer.echo(json.dumps(_facts(settings, services, status, missing)))
+    else:
+        _print(settings, services, status, missing)
+    return 1 if missing or any(beat.state != "running" for beat in services.values()) else 0
+
+
+def _scan_status(client: Client) -> ScanServerStatus | None:
+    try:
+        return client.status if "scan_server" in client.services else None
+    except BecBlueskyError:
+        return None
+
+
+def _expected(settings: Settings) -> set[str]:
+    """Name the services that `up` started or is about to start; none if they run elsewhere."""
+    record = read_record(settings)
+    return set() if record is None else set(record.services)
+
+
+def _facts(
+    settings: Settings, services: dict[str, Heartbeat], status: ScanServerStatus | None, missing: list[str]
+) -> dict[str, Any]:
+    record = read_record(settings)
+    return {
+        "up": not missing,
+        "beamline": settings.beamline,
+        "data_dir": str(settings.data_dir),
+        "supervisor": record.supervisor.pid if record is not None and record.is_up else None,
+        "services": {name: msgspec.to_builtins(beat) for name, beat in sorted(services.items())},
+        "missing": missing,
+        "scan_server": None if status is None else msgspec.to_builtins(status),
+    }
+
+
+def _print(
+    settings: Settings, services: dict[str, Heartbeat], status: ScanServerStatus | None, missing: list[str]
+) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    record = read_record(settings)
+    if record is None:
+        supervisor = "no supervisor here"
+    elif record.is_up:
+        supervisor = f"supervisor pid {record.supervisor.pid}"
+    else:
+        supervisor = "its supervisor was killed: `bec-bluesky down`, then `up`, when nothing runs"
+    console.print(f"beamline {settings.beamline}, data in {settings.data_dir}, {supervisor}", markup=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("service", "state", "pid", "since", "note"):
+        table.add_column(column, overflow="fold")
+    for name, beat in sorted(services.items()):
+        since = time.strftime("%m-%d %H:%M:%S", time.localtime(beat.started))
+        url = str(beat.facts.get("url", ""))
+        table.add_row(name, beat.state, str(beat.pid), since, beat.note or url)
+    for name in missing:
+        table.add_row(name, "not running", "", "", f"see {settings.log_dir / name}.out")
+    console.print(table)
+    if status is None:
+        console.print("the scan server does not answer", markup=False)
+        return
+    console.print(
+        f"queue {status.queue_state}: {status.waiting} waiting, {status.history} done; run {status.run_state}",
+        markup=False,
+    )
+    if status.running is not None:
+        scan = "" if status.scan_id is None else f"scan {status.scan_id}: "
+        console.print(f"running {scan}{call_text(status.running)} by {status.running.user}", markup=False)
+    if status.worker:
+        console.print(f"worker: {status.worker}", markup=False)

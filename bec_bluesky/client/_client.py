@@ -1,0 +1,282 @@
+"""The client itself: one connection, the doors of the beamline."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from bec_bluesky import embedded
+from bec_bluesky.bus import Bus, Caller
+from bec_bluesky.channels import ALARMS, DEVICES, FILES, PLANS, READBACKS, RESULTS, RUNS, SCAN_STATUS, SERVICES, Channel
+from bec_bluesky.client._devices import Devices
+from bec_bluesky.client._follow import Event, Follow, Place, Settled
+from bec_bluesky.client._loop import Elements, LoopThread
+from bec_bluesky.client._plans import Plans
+from bec_bluesky.client._queue import QueueDoor
+from bec_bluesky.client._watch import run_and_watch
+from bec_bluesky.errors import BusError, NoReplyError, RefusedError
+from bec_bluesky.messages.common import Alarm, Heartbeat
+from bec_bluesky.messages.devices import DeviceInfo, Readback
+from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, RunOpened
+from bec_bluesky.messages.queue import ControlRun, GetStatus, PlanInfo, RequestBody, ScanServerStatus
+from bec_bluesky.settings import Settings, load
+
+__all__ = ["Client", "connect"]
+
+_PATIENCE = 2.0
+"""Seconds for which a scan server that restarts is waited for."""
+
+
+def connect(
+    beamline: str | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    redis_url: str | None = None,
+    user: str | None = None,
+) -> "Client":
+    """Connect to a running system; what is not given comes from `BEC_BLUESKY_…` variables, then from the defaults.
+
+    Raises BusError, in one sentence, if no system of this beamline runs.
+    """
+    client = Client(load(beamline=beamline, data_dir=data_dir, redis_url=redis_url), user=user)
+    client.open()
+    return client
+
+
+class Client:
+    """A beamline as a person's session sees it. Close it, or use it as a context manager.
+
+    Its methods wait and may be called from any thread; its own event loop lives in a thread of its own.
+    """
+
+    def __init__(self, settings: Settings, *, user: str | None = None) -> None:
+        self.settings = settings
+        self._user = user
+        self._loop = LoopThread()
+        self._exits = contextlib.AsyncExitStack()
+        self._bus: Bus | None = None
+        self._caller: Caller | None = None
+        self.queue = QueueDoor(self)
+        self.run = Plans(lambda: self.plans, lambda plan, args, kwargs: run_and_watch(self, plan, args, kwargs))
+
+    def open(self) -> None:
+        """Connect; `connect()` does it for you."""
+        server = embedded.find(self.settings)
+        if server is None:
+            raise BusError(
+                f"no bec-bluesky system runs in {self.settings.data_dir}: start it with `bec-bluesky up`, or set "
+                "BEC_BLUESKY_DATA_DIR or BEC_BLUESKY_REDIS_URL to the one that is meant"
+            )
+        self._loop.start()
+        try:
+            self._loop.call(self._enter(server.url))
+        except BaseException:
+            self._loop.stop()
+            raise
+
+    async def _enter(self, url: str) -> None:
+        self._bus = await self._exits.enter_async_context(Bus(url, self.settings.beamline))
+        self._caller = await self._exits.enter_async_context(Caller(self._bus, user=self._user))
+
+    def close(self) -> None:
+        """Disconnect; harmless when repeated. What runs on the beamline runs on."""
+        if self._loop.is_running:
+            self._loop.call(self._exits.aclose())
+            self._loop.stop()
+        self._bus = self._caller = None
+
+    def __enter__(self) -> Self:
+        if not self._loop.is_running:
+            self.open()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def bus(self) -> Bus:
+        """The bus, on the client's own loop."""
+        if self._bus is None:
+            raise BusError("this client is closed: connect() again")
+        return self._bus
+
+    # ── requests ──
+
+    def ask(self, body: RequestBody, *, timeout: float = 10.0) -> Any:
+        """Ask the scan server; raises what it says, NoReplyError if it does not run or does not answer."""
+        return self._loop.call(self._ask(body, timeout))
+
+    async def _ask(self, body: RequestBody, timeout: float) -> Any:
+        bus = self.bus
+        assert self._caller is not None
+        deadline = time.monotonic() + _PATIENCE
+        while await bus.get(SERVICES, service="scan_server") is None:
+            if time.monotonic() > deadline:
+                raise NoReplyError(
+                    f"no scan server of beamline {self.settings.beamline!r} is running: start the system with "
+                    "`bec-bluesky up`, or see why it stopped in the directory that `bec-bluesky status` names"
+                )
+            await asyncio.sleep(0.1)
+        return await self._caller.ask(body, timeout=timeout)
+
+    @property
+    def status(self) -> ScanServerStatus:
+        """What the scan server does now."""
+        return self.ask(GetStatus())
+
+    def statuses(self) -> Iterator[ScanServerStatus]:
+        """Give the scan server's status now and at each change, for ever."""
+        return self._loop.iterate(_statuses(self.bus))
+
+    def pause(self, *, now: bool = False) -> None:
+        """Pause the run after the point under way, or at once."""
+        self.ask(ControlRun(action="pause_now" if now else "pause"))
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self.ask(ControlRun(action="resume"))
+
+    def stop(self, reason: str = "") -> None:
+        """End the run in order; it counts as a success."""
+        self.ask(ControlRun(action="stop", reason=reason))
+
+    def abort(self, reason: str = "") -> None:
+        """End the run with clean-up; it counts as aborted."""
+        self.ask(ControlRun(action="abort", reason=reason))
+
+    def halt(self, reason: str = "") -> None:
+        """End the run at once, without clean-up."""
+        self.ask(ControlRun(action="halt", reason=reason))
+
+    # ── what there is ──
+
+    @property
+    def plans(self) -> dict[str, PlanInfo]:
+        """The plans that may be asked for, by name."""
+        return self._loop.call(self.bus.fields(PLANS))
+
+    @property
+    def devices(self) -> dict[str, DeviceInfo]:
+        """The devices of all device servers, by path."""
+        tables: dict[str, dict[str, DeviceInfo]] = self._loop.call(self.bus.find_tables(DEVICES, "server"))
+        return {path: info for table in tables.values() for path, info in table.items()}
+
+    @property
+    def dev(self) -> Devices:
+        """The devices as attributes, to pass to plans and to read."""
+        return Devices(self.devices, self._readback)
+
+    def _readback(self, info: DeviceInfo) -> Readback | None:
+        return self._loop.call(self.bus.field(READBACKS, info.path, server=info.server))
+
+    @property
+    def services(self) -> dict[str, Heartbeat]:
+        """The services that are alive, by name."""
+        return self._loop.call(self.bus.find(SERVICES, "service"))
+
+    def alarms(self, limit: int = 20) -> list[Alarm]:
+        """Give the newest alarms, newest first."""
+        return [alarm for _, alarm in self._loop.call(self.bus.newest(ALARMS, limit))]
+
+    # ── what came out ──
+
+    def place(self) -> Place:
+        """Take the place from which an item is followed; before it is added."""
+        return self._loop.call(Place.now(self.bus))
+
+    def follow_item(
+        self, item_id: str, place: Place, settled: Settled = "callbacks", *, deadline: float | None = None
+    ) -> Elements[Event]:
+        """Give what an item brings, from its start to its end, or until `deadline` (monotonic)."""
+        follow = Follow(self.bus, place, item_id=item_id, settled=settled)
+        return self._loop.iterate(_until(deadline, follow.events()))
+
+    def follow_run(self, run: str | int, settled: Settled = "callbacks") -> Elements[Event]:
+        """Give what a run brings, from its beginning to its end, live or late.
+
+        `run` is its uid or the beginning of it, its scan number, or -1 for the newest.
+        """
+        opened = self.find_run(run)
+        return self._loop.iterate(Follow(self.bus, Place(), run_uid=opened.run_uid, settled=settled).events())
+
+    def points(self, run: str | int = -1) -> Iterator[Point]:
+        """Give the points of a run, live or late (for a day after its end); ends with the run."""
+        return (event for event in self.follow_run(run) if isinstance(event, Point))
+
+    def results(self, run: str | int = -1) -> list[AnalysisResult]:
+        """Give the newest result of each analysis, x and y, so far."""
+        opened = self.find_run(run)
+        found: dict[tuple[str, str, str], AnalysisResult] = {}
+        for _, result in self._loop.call(_read_all(self.bus, RESULTS, run=opened.run_uid)):
+            found[result.analysis, result.x, result.y] = result
+        return list(found.values())
+
+    def files(self, run: str | int = -1) -> list[FileReady]:
+        """Give the files and catalogue entries of a run that are complete."""
+        opened = self.find_run(run)
+        return [file for _, file in self._loop.call(_read_all(self.bus, FILES)) if file.run_uid == opened.run_uid]
+
+    def runs(self) -> list[RunOpened]:
+        """Give the runs that are known on Redis, newest first."""
+        entries = self._loop.call(_read_all(self.bus, RUNS))
+        return [message for _, message in reversed(entries) if isinstance(message, RunOpened)]
+
+    def find_run(self, run: str | int) -> RunOpened:
+        """Find a run by uid, the beginning of it, scan number (the newest of that number), or -1 for the newest."""
+        runs = self.runs()
+        if isinstance(run, int):
+            found = runs[-1 - run : -run or None] if run < 0 else [each for each in runs if each.scan_id == run]
+        else:
+            found = [each for each in runs if each.run_uid.startswith(run)]
+        if not found:
+            raise RefusedError(
+                f"no run {run!r} on Redis, which knows {len(runs)}: older ones are in the catalogue (`bl.data`)",
+                "unknown_run",
+            )
+        return found[0]
+
+    @property
+    def data(self) -> Any:
+        """The catalogue of runs, as a Tiled client (databroker's)."""
+        from bec_bluesky.documents import open_catalog
+
+        return open_catalog(self.settings)
+
+    def __repr__(self) -> str:
+        return f"<beamline {self.settings.beamline!r}; .run .queue .dev .plans .status .data>"
+
+
+async def _until(deadline: float | None, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """Give events, ending at the deadline."""
+    try:
+        while True:
+            try:
+                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+                async with asyncio.timeout(remaining):
+                    event = await anext(events)
+            except (TimeoutError, StopAsyncIteration):
+                return
+            yield event
+    finally:
+        await events.aclose()
+
+
+async def _statuses(bus: Bus) -> AsyncGenerator[ScanServerStatus, None]:
+    before: ScanServerStatus | None = None
+    while True:
+        status: ScanServerStatus | None = await bus.get(SCAN_STATUS)
+        if status is not None and status != before:
+            yield status
+            before = status
+        await asyncio.sleep(0.05)
+
+
+async def _read_all(bus: Bus, channel: Channel, **words: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    after = "0-0"
+    while batch := await bus.read(channel, after, count=1_000, block=None, **words):
+        found += batch
+        after = batch[-1][0]
+    return found

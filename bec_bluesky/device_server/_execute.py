@@ -1,0 +1,321 @@
+"""Executes operations on devices: those of ophyd-async in the loop, those of ophyd in threads."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from bec_bluesky.device_server import _layers
+from bec_bluesky.device_server._answers import Outbox
+from bec_bluesky.device_server._arguments import rebuilt
+from bec_bluesky.device_server._batch import Batch
+from bec_bluesky.device_server._describe import METHODS, STATUS_METHODS
+from bec_bluesky.device_server._guard import guard
+from bec_bluesky.device_server._monitors import Monitors
+from bec_bluesky.device_server._reading import Reader
+from bec_bluesky.device_server._registry import Entry, Found, Registry
+from bec_bluesky.device_server._statuses import Statuses
+from bec_bluesky.device_server._stopping import Stopping
+from bec_bluesky.errors import DeviceError, RefusedError, choices
+from bec_bluesky.messages.devices import Answer, Instruction, Op
+from bec_bluesky.messages.failures import tell
+
+__all__ = ["Executor"]
+
+_URGENT = frozenset({"stop"})
+"""Verbs that wait for nothing: a device that blocks must still be stopped."""
+_MONITOR_VERBS = frozenset({"subscribe", "clear_sub", "unsubscribe"})
+_VERBS = METHODS | _MONITOR_VERBS | {"get", "put", "locate"}
+_GENERATORS = frozenset({"collect", "collect_pages", "collect_asset_docs"})
+_POST_PERIOD = 0.002
+"""Seconds after which results of a thread are answered though it has more to do."""
+Call = tuple[Op, Found]
+Outcome = tuple[Op, Found, Any, Exception | None]
+
+
+class Executor:
+    """Carries out instructions; lives in the service's loop.
+
+    Operations on one device never overtake each other: a lane is held by what blocks (calls in threads, stage and
+    unstage until they are done).
+    """
+
+    def __init__(self, registry: Registry, outbox: Outbox, server: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._registry = registry
+        self._outbox = outbox
+        self._where = f"device server {server}"
+        self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="device")
+        self._own_threads: dict[str, ThreadPoolExecutor] = {}
+        self._lanes: dict[str, asyncio.Future[None]] = {}
+        """{device: done when what must come before the next operation has ended}"""
+        self._queued: dict[str, int] = {}
+        """{device: operations that wait for its lane}"""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.statuses = Statuses(self._loop, outbox)
+        self.reader = Reader(self._threads)
+        self.monitors = Monitors(self._loop, outbox)
+        self.stopping = Stopping(registry, self.statuses, self.monitors, self.execute)
+
+    # ── instructions ──
+
+    def execute(self, instruction: Instruction) -> None:
+        """Start every operation, in order."""
+        batch = Batch(instruction, self._where, self._outbox.say, self._read_after)
+        in_threads: dict[str, list[Call]] = {}
+        for op in instruction.ops:
+            try:
+                self._start(batch, op, in_threads)
+            except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
+                batch.fail(op, error, in_call=True)
+        for job in in_threads.values():
+            self._spawn(self._run_in_thread(batch, job))
+
+    def _start(self, batch: Batch, op: Op, in_threads: dict[str, list[Call]]) -> None:
+        found = self._registry.find(op.device)
+        _check_verb(found, op)
+        guard(found, op)
+        self.statuses.started(batch.client, op)
+        entry = found.entry
+        if op.verb in _URGENT and found.layer != "ophyd-async":
+            self._spawn(self._run_in_thread(batch, [(op, found)], is_urgent=True))
+        elif found.layer != "ophyd-async" and not entry.is_waiting:
+            in_threads.setdefault(entry.name if entry.spec.blocking else "", []).append((op, found))
+        elif op.verb not in _URGENT and (entry.is_waiting or self._is_held(entry)):
+            self._queued[entry.name] = self._queued.get(entry.name, 0) + 1
+            self._spawn(self._start_later(batch, op, found))
+        else:
+            self._start_async(batch, op, found)
+
+    def _is_held(self, entry: Entry) -> bool:
+        lane = self._lanes.get(entry.name)
+        return (lane is not None and not lane.done()) or bool(self._queued.get(entry.name))
+
+    async def _start_later(self, batch: Batch, op: Op, found: Found) -> None:
+        """Start when the lane is free, and a lazy device is connected."""
+        entry = found.entry
+        lane = self._lanes.get(entry.name)
+        is_first = entry.is_waiting and (lane is None or lane.done())
+        try:
+            if is_first:
+                await self._connect(entry)
+            elif lane is not None and not lane.done():
+                await asyncio.wait([lane])
+            found = self._registry.find(op.device)
+            if found.layer == "ophyd-async":
+                self._start_async(batch, op, found)
+            else:
+                self._spawn(self._run_in_thread(batch, [(op, found)]))
+        except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
+            batch.fail(op, error, in_call=True)
+        finally:
+            self._queued[entry.name] -= 1
+
+    async def _connect(self, entry: Entry) -> None:
+        """Connect a lazy device; what else is asked of it waits."""
+        lane = self._lanes[entry.name] = self._loop.create_future()
+        try:
+            await self._registry.connect_now(entry)
+        finally:
+            lane.set_result(None)
+
+    # ── ophyd-async ──
+
+    def _start_async(self, batch: Batch, op: Op, found: Found) -> None:
+        device = found.device
+        if op.verb == "read" and not op.args and not op.kwargs:
+            self._spawn(self._answer_with(batch, op, self.reader.read(found)))
+        elif op.verb == "get":
+            self._spawn(self._answer_with(batch, op, _layers.get_value(device, self._threads)))
+        elif op.verb == "put":
+            self._spawn(self._answer_with(batch, op, _awaited(device.set(*op.args, **op.kwargs))))
+        elif op.verb in _MONITOR_VERBS:
+            self._monitored(batch, op, self._monitor(batch.client, op, found))
+        else:
+            method = getattr(device, op.verb)
+            self._take_result(batch, op, found, method(*rebuilt(method, op.args), **op.kwargs))
+
+    async def _answer_with(self, batch: Batch, op: Op, coroutine: Coroutine[Any, Any, Any]) -> None:
+        try:
+            result = await coroutine
+        except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
+            batch.fail(op, error, in_call=True)
+        else:
+            batch.answer(Answer(op.id, "result", result))
+
+    def _take_result(self, batch: Batch, op: Op, found: Found, result: Any) -> Any:
+        """Answer with what a method gave: a status is followed, generators and coroutines are awaited.
+
+        Gives the future that holds the device's lane, if the operation does.
+        """
+        if hasattr(result, "add_callback") and hasattr(result, "exception") and not isinstance(result, asyncio.Future):
+            held = self._hold_lane(found.entry, result) if op.verb in ("stage", "unstage") else None
+            self.statuses.follow(batch, op, found, result)
+            return held
+        if inspect.isasyncgen(result) or inspect.isawaitable(result):
+            self._spawn(self._answer_with(batch, op, _awaited(result)))
+        elif op.verb in STATUS_METHODS:  # older devices stage at once and give a list
+            self.statuses.done(batch, op, found)
+        else:
+            batch.answer(Answer(op.id, "result", list(result) if inspect.isgenerator(result) else result))
+        return None
+
+    def _hold_lane(self, entry: Entry, status: Any) -> "asyncio.Future[None]":
+        """Let what comes next wait for the end of stage or unstage."""
+        lane = self._loop.create_future()
+        self._lanes[entry.name] = lane
+
+        def release(_: Any) -> None:
+            self._loop.call_soon_threadsafe(lambda: lane.done() or lane.set_result(None))
+
+        status.add_callback(release)
+        return lane
+
+    # ── ophyd ──
+
+    async def _run_in_thread(self, batch: Batch, job: list[Call], *, is_urgent: bool = False) -> None:
+        """Call the methods one after the other in one thread, after what is under way on these devices."""
+        if is_urgent:
+            self._take_outcomes(
+                batch, await self._loop.run_in_executor(self.stopping.threads, self._call_all, batch, job)
+            )
+            return
+        names = {found.entry.name for _, found in job}
+        earlier = [lane for name in names if (lane := self._lanes.get(name)) is not None and not lane.done()]
+        mine: asyncio.Future[None] = self._loop.create_future()
+        self._lanes |= dict.fromkeys(names, mine)
+        try:
+            if earlier:
+                await asyncio.wait(earlier)
+            threads = self._threads_for(job[0][1].entry)
+            outcomes = await self._loop.run_in_executor(threads, self._call_all, batch, job)
+            held = self._take_outcomes(batch, outcomes)
+            if held:
+                await asyncio.wait(held)
+        finally:
+            mine.set_result(None)
+
+    def _threads_for(self, entry: Entry) -> ThreadPoolExecutor:
+        if not entry.spec.blocking:
+            return self._threads
+        threads = self._own_threads.get(entry.name)
+        if threads is None:
+            threads = self._own_threads[entry.name] = ThreadPoolExecutor(1, thread_name_prefix=f"device-{entry.name}")
+        return threads
+
+    def _call_all(self, batch: Batch, job: list[Call]) -> list[Outcome]:
+        """Call in this thread; what was done long before the last one is answered meanwhile."""
+        outcomes: list[Outcome] = []
+        posted = time.monotonic()
+        for op, found in job:
+            if outcomes and time.monotonic() - posted > _POST_PERIOD:
+                self._loop.call_soon_threadsafe(self._take_outcomes, batch, outcomes)
+                outcomes, posted = [], time.monotonic()
+            try:
+                outcomes.append((op, found, self._call(batch, op, found), None))
+            except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
+                outcomes.append((op, found, None, error))
+        return outcomes
+
+    def _take_outcomes(self, batch: Batch, outcomes: list[Outcome]) -> list[Any]:
+        held: list[Any] = []
+        for op, found, result, error in outcomes:
+            if error is not None:
+                batch.fail(op, error, in_call=True)
+            elif op.verb in _MONITOR_VERBS:
+                self._monitored(batch, op, result)
+            else:
+                held.append(self._take_result(batch, op, found, result))
+        return [lane for lane in held if lane is not None]
+
+    def _call(self, batch: Batch, op: Op, found: Found) -> Any:
+        device = found.device
+        if op.verb == "read" and not op.args and not op.kwargs:
+            return self.reader.read_sync(found)
+        if op.verb in _MONITOR_VERBS:
+            return self._monitor(batch.client, op, found)
+        if op.verb == "get" and not op.args and not op.kwargs:
+            return _layers.sync_value(device)
+        if op.verb == "locate" and not hasattr(device, "locate"):
+            value = _layers.sync_value(device)
+            return {"setpoint": value, "readback": value}
+        method = getattr(device, op.verb)
+        result = method(*rebuilt(method, op.args), **op.kwargs)
+        if op.verb in _GENERATORS and not inspect.isawaitable(result):
+            return list(result)  # the generator's work belongs into this thread
+        return result
+
+    # ── readings that come with a completion ──
+
+    def _read_after(self, batch: Batch) -> None:
+        self._spawn(self._read_and_release(batch))
+
+    async def _read_and_release(self, batch: Batch) -> None:
+        readings: dict[str, Any] = {}
+        wanted: list[Found] = []
+        for path in batch.after:
+            try:
+                wanted.append(self._registry.find(path))
+            except (LookupError, DeviceError) as error:
+                readings[path] = error
+        readings |= zip((found.path for found in wanted), await self.reader.read_many(wanted), strict=True)
+        told = {
+            path: tell(reading, device=path, where=self._where) if isinstance(reading, BaseException) else reading
+            for path, reading in readings.items()
+        }
+        batch.release(Answer(batch.last_id, "readings", told))
+
+    # ── monitors ──
+
+    def _monitor(self, client: str, op: Op, found: Found) -> bool:
+        """Begin or end a subscription; give whether it goes on."""
+        if op.verb == "subscribe":
+            self.monitors.add(client, op, found)
+            return True
+        if not op.args:
+            raise RefusedError(f"{op.verb} takes the id of the `subscribe` that it ends", "bad_argument")
+        self.monitors.remove(client, op.args[0])
+        return False
+
+    def _monitored(self, batch: Batch, op: Op, goes_on: bool) -> None:
+        if goes_on:
+            batch.end_silently()  # its answers are values, until `clear_sub`
+        else:
+            batch.answer(Answer(op.id, "result", None))
+
+    # ── life ──
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End what is under way; devices are not moved."""
+        self.monitors.close()
+        for task in list(self._tasks):
+            task.cancel()
+        for running in self.statuses.running:
+            task = getattr(running.status, "task", None)
+            if isinstance(task, asyncio.Task):
+                task.cancel()  # the one of an ophyd-async status would otherwise outlive the loop
+                self._tasks.add(task)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=2.0)
+        for threads in (self._threads, self.stopping.threads, *self._own_threads.values()):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _awaited(result: Any) -> Any:
+    if inspect.isasyncgen(result):
+        return [each async for each in result]
+    return await result
+
+
+def _check_verb(found: Found, op: Op) -> None:
+    """Refuse a verb that is none, or that this device does not have."""
+    user_access = getattr(found.device, "USER_ACCESS", ())
+    if op.verb not in _VERBS and op.verb not in user_access:
+        raise RefusedError(f"{op.device}: no verb {op.verb!r}: {choices(op.verb, _VERBS)}", "unknown_verb")

@@ -1,0 +1,43 @@
+"""What the device file forbids: refused before a device hears of it."""
+
+from typing import Any
+
+from ophyd.utils import LimitError, ReadOnlyError
+
+from bec_bluesky.device_server._registry import Entry, Found
+from bec_bluesky.messages.devices import Op
+
+__all__ = ["guard"]
+
+_WRITES = frozenset({"set", "put", "configure"})
+_MOVES = frozenset({"prepare", "kickoff"})
+"""Those move what can be `set`; a detector only gets ready."""
+_SETPOINTS = frozenset({"user_setpoint", "setpoint"})
+"""Parts by which a device is moved as well: its limits hold for them."""
+
+
+def guard(found: Found, op: Op) -> None:
+    """Raise ReadOnlyError or LimitError, with a sentence, for what the device file forbids."""
+    spec = found.entry.spec
+    if spec.read_only and (op.verb in _WRITES or (op.verb in _MOVES and hasattr(found.device, "set"))):
+        raise ReadOnlyError(f"{op.device} is read-only: `read_only: true` in the device file")
+    if spec.limits is None or not op.args:
+        return
+    if op.verb in ("set", "put", "check_value") and _is_moved_by(found.entry, op.device):
+        _check(found.entry, op.args[0])
+    elif op.verb == "prepare" and isinstance(op.args[0], dict):  # a FlyMotorInfo that is not made yet
+        for key in ("start_position", "end_position"):
+            _check(found.entry, op.args[0].get(key))
+
+
+def _is_moved_by(entry: Entry, path: str) -> bool:
+    parent, _, last = path.rpartition(".")
+    return path == entry.name or (parent == entry.name and last in _SETPOINTS)
+
+
+def _check(entry: Entry, value: Any) -> None:
+    limits = entry.spec.limits
+    if limits is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not limits.low <= value <= limits.high:  # NaN too
+        raise LimitError(f"{entry.name}: {value:g} is outside its limits, {limits.low:g} to {limits.high:g}")

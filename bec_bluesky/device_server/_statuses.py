@@ -1,0 +1,127 @@
+"""Statuses that are under way: their end and their progress are answers."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bec_bluesky.device_server._answers import Outbox
+from bec_bluesky.device_server._batch import Batch
+from bec_bluesky.device_server._describe import hints_of
+from bec_bluesky.device_server._registry import Entry, Found
+from bec_bluesky.messages.devices import Answer, Completion, Op
+
+__all__ = ["Running", "Statuses"]
+
+_PROGRESS_AFTER = 0.1
+"""Seconds: what ends sooner needs no progress; also the shortest time between two reports."""
+_DESCRIBED_ANEW = frozenset({"stage", "unstage", "prepare", "configure"})
+"""Verbs after which `describe` may give something else."""
+
+
+@dataclass(eq=False)
+class Running:
+    """A status that is not done."""
+
+    batch: Batch
+    op: Op
+    found: Found
+    status: Any
+    told: float = 0.0
+    """Loop time of the last progress report."""
+
+
+class Statuses:
+    """Follows statuses; lives in the service's loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._outbox = outbox
+        self._generations: dict[str, int] = {}
+        self._hints: dict[str, Any] = {}
+        self._hints_of: dict[str, int] = {}
+        """{path: generation in which its hints were looked at}"""
+        self.running: set[Running] = set()
+        self.staged: dict[str, str] = {}
+        """{path: client that staged it}"""
+        self.flying: dict[str, str] = {}
+        """{path: client that kicked it off and has not completed it}"""
+        self.on_change: Callable[[Iterable[Entry]], None] = lambda entries: None
+        """Told when devices may read differently."""
+
+    def moving(self) -> set[str]:
+        """Give the names of the devices on which something is under way."""
+        return {running.found.entry.name for running in self.running}
+
+    def started(self, client: str, op: Op) -> None:
+        """Note whose devices are staged or fly, from the first moment on."""
+        if op.verb == "stage":
+            self.staged[op.device] = client
+        elif op.verb == "unstage":
+            self.staged.pop(op.device, None)
+            self.flying.pop(op.device, None)
+        elif op.verb == "kickoff":
+            self.flying[op.device] = client
+        elif op.verb == "complete":
+            self.flying.pop(op.device, None)
+
+    def follow(self, batch: Batch, op: Op, found: Found, status: Any) -> None:
+        """Answer with the end of a status, and with its progress if it takes long."""
+        running = Running(batch, op, found, status)
+        self.running.add(running)
+
+        def ended(_: Any) -> None:
+            if threading.get_ident() == self._thread:
+                self._ended(running)
+            else:
+                self._loop.call_soon_threadsafe(self._ended, running)
+
+        status.add_callback(ended)
+        if running in self.running and op.id and hasattr(status, "watch"):
+            self._loop.call_later(_PROGRESS_AFTER, self._watch, running)
+
+    def _ended(self, running: Running) -> None:
+        self.running.discard(running)
+        error = running.status.exception()
+        if error is not None:
+            running.batch.fail(running.op, error)
+        else:
+            self.done(running.batch, running.op, running.found)
+        self.on_change((running.found.entry,))
+
+    def done(self, batch: Batch, op: Op, found: Found) -> None:
+        """Answer that a status ended well."""
+        batch.answer(Answer(op.id, "done", self._completion(op, found)))
+
+    def _completion(self, op: Op, found: Found) -> Completion:
+        """Say whether `describe` and the hints may be others now."""
+        generation = self._generations.get(op.device, 0)
+        if op.verb in _DESCRIBED_ANEW:
+            generation = self._generations[op.device] = generation + 1
+        elif op.verb not in ("trigger", "kickoff") or self._hints_of.get(op.device) == generation:
+            return Completion(generation)
+        self._hints_of[op.device] = generation
+        if found.layer == "ophyd":  # those of ophyd stay as they are
+            return Completion(generation)
+        hints = hints_of(found.device)
+        if hints == self._hints.setdefault(op.device, hints):
+            return Completion(generation)
+        self._hints[op.device] = hints
+        return Completion(generation, hints)
+
+    def _watch(self, running: Running) -> None:
+        if running not in self.running:
+            return
+
+        def proceed(**progress: Any) -> None:
+            self._loop.call_soon_threadsafe(self._proceed, running, progress)
+
+        running.status.watch(proceed)
+
+    def _proceed(self, running: Running, progress: dict[str, Any]) -> None:
+        now = self._loop.time()
+        if running in self.running and now - running.told >= _PROGRESS_AFTER:
+            running.told = now
+            self._outbox.say(running.batch.client, Answer(running.op.id, "progress", progress))

@@ -1,0 +1,13 @@
+"""A remote device as bluesky sees it.
+
+`DeviceLink` is this process's connection to the device servers; `link.devices["samx"]` is a `RemoteDevice` with exactly
+the methods that the real device has, `prepare_engine(RE, link)` makes a RunEngine work with them. Nothing here imports
+bluesky or ophyd before it is needed: protocols are matched by attributes.
+"""
+
+from bec_bluesky.proxy._device import RemoteDevice
+from bec_bluesky.proxy._engine import prepare_engine
+from bec_bluesky.proxy._link import DeviceLink
+from bec_bluesky.proxy._status import RemoteStatus
+
+__all__ = ["DeviceLink", "RemoteDevice", "RemoteStatus", "prepare_engine"]

@@ -1,0 +1,96 @@
+"""What a RunEngine needs to work with remote devices; the only module here that knows bluesky."""
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from bec_bluesky.proxy._readahead import ReadAhead
+
+if TYPE_CHECKING:
+    from bec_bluesky.proxy._link import DeviceLink
+
+__all__ = ["prepare_engine"]
+
+
+def prepare_engine(RE: Any, link: "DeviceLink", *, read_ahead: bool = True) -> None:
+    """Replace the commands of a RunEngine that take what a device returns as it is, and send at `wait` what is held.
+
+    The link must live in the RunEngine's loop. `read_ahead` lets readings travel with completions (`_readahead.py`);
+    documents are the same without.
+    """
+    if link.loop is not RE.loop:
+        raise ValueError("the link lives in another loop than the RunEngine: connect it with loop=RE.loop")
+    RE.register_command("configure", _configure(RE))
+    RE._status_object_completed = _completed(RE, RE._status_object_completed)
+    RE.register_command("wait", _wait(link, RE._command_registry["wait"]))
+    if read_ahead:
+        _read_ahead(RE, link)
+
+
+def _configure(RE: Any) -> Any:
+    from bluesky.utils import IllegalMessageSequence
+
+    async def configure(msg: Any) -> tuple[Any, Any]:
+        """Configure an object, whose `configure` may give an awaitable; the RunEngine's own command does not wait."""
+        run = RE._run_bundlers.get(msg.run)
+        if run is not None and run.bundling:
+            raise IllegalMessageSequence("Cannot configure after 'create' but before 'save' Aborting!")
+        result = msg.obj.configure(*msg.args, **msg.kwargs)
+        old, new = await result if inspect.isawaitable(result) else result
+        if run is not None:
+            await run.configure(msg)
+        return old, new
+
+    return configure
+
+
+def _completed(RE: Any, stock: Callable[..., None]) -> Callable[..., None]:
+    def completed(status: Any, future: Any, pardon_failures: Any) -> None:
+        """Let the plan see what a device's method raised as it is: in process there would be no status to fail."""
+        if not getattr(status, "was_refused", False) or pardon_failures.is_set():
+            stock(status, future, pardon_failures)
+            return
+        with RE._state_lock:
+            RE._exception = status.exception()
+        future.set_exception(RE._exception)
+        future.exception()  # the plan sees it at its next message, whether or not it waits
+
+    return completed
+
+
+def _wait(link: "DeviceLink", stock: Any) -> Any:
+    async def wait(msg: Any) -> Any:
+        # send what is held, then wait as ever
+        link.operations.flush()
+        return await stock(msg)
+
+    wait.__doc__ = stock.__doc__
+    return wait
+
+
+def _read_ahead(RE: Any, link: "DeviceLink") -> None:
+    ahead = link.operations.read_ahead = ReadAhead(link)
+    for command in ("sleep", "wait_for", "input"):  # the plan lets time pass
+        _surround(RE, command, before=ahead.discard)
+    _surround(RE, "open_run", before=ahead.begin_run)
+    _surround(RE, "create", before=ahead.begin_event)
+    _surround(RE, "save", after=lambda: ahead.end_event(is_saved=True))
+    _surround(RE, "drop", after=lambda: ahead.end_event(is_saved=False))
+
+
+def _surround(
+    RE: Any, command: str, *, before: Callable[[], None] | None = None, after: Callable[[], None] | None = None
+) -> None:
+    stock = RE._command_registry[command]
+
+    async def surrounded(msg: Any) -> Any:
+        if before is not None:
+            before()
+        try:
+            return await stock(msg)
+        finally:
+            if after is not None:
+                after()
+
+    surrounded.__doc__ = stock.__doc__
+    RE.register_command(command, surrounded)

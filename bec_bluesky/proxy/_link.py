@@ -1,0 +1,262 @@
+"""This process's link to the device servers."""
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, Self
+
+from bec_bluesky.bus import Address, parse
+from bec_bluesky.errors import DeviceServerLost, DeviceTimeout
+from bec_bluesky.log import logger
+from bec_bluesky.messages.devices import Answers, Beat
+from bec_bluesky.proxy._blocking import BlockingCaller
+from bec_bluesky.proxy._connection import Connection
+from bec_bluesky.proxy._device import RemoteDevice
+from bec_bluesky.proxy._directory import Devices, Directory
+from bec_bluesky.proxy._operations import Operations, ServerState, Waiter
+from bec_bluesky.proxy._reply import QuietReply, Reply
+from bec_bluesky.proxy._subscription import Subscription
+
+__all__ = ["DeviceLink"]
+
+_log = logger(__name__)
+_LOOK_PERIOD = 0.1
+"""Seconds between looks at the clock while a server owes answers."""
+_LOST_AFTER = 0.9
+"""Seconds without a beat (there are ten a second) after which a server counts as lost."""
+
+
+class DeviceLink:
+    """Knows all device servers of a beamline; one for each client process, living in one event loop.
+
+    Devices may be used from the loop's thread (plans of a RunEngine with that loop) and from others. Whatever is under
+    way when a server dies, restarts or hangs fails with DeviceServerLost within about a second; nothing is sent again.
+    """
+
+    def __init__(self, address: Address, beamline: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.address = address
+        self.beamline = beamline
+        self.client = uuid.uuid4().hex
+        self.loop = loop
+        self.directory = Directory(self)
+        self.devices: Mapping[str, RemoteDevice] = Devices(self.directory)
+        """Top-level devices by name; `devices["samx.velocity"]` works too."""
+        self.operations = Operations(loop, self.client)
+        self._thread = 0
+        self._servers: dict[str, ServerState] = {}
+        self._subscriptions: dict[str, Subscription] = {}
+        self._connection = Connection(self)
+        self._blocking = BlockingCaller(address, beamline, self.client)
+        self._look: asyncio.TimerHandle | None = None
+        self._look_due = 0.0
+
+    # ── life ──
+
+    @classmethod
+    async def connect(
+        cls, address: Address | str, beamline: str, *, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Self:
+        """Connect in `loop`, which may run in another thread (a RunEngine's); raises BusError if there is no Redis.
+
+        No device server has to be there: devices appear when they are announced.
+        """
+        running = asyncio.get_running_loop()
+        link = cls(parse(address) if isinstance(address, str) else address, beamline, loop or running)
+        await link._in_loop(link._open())
+        return link
+
+    async def close(self) -> None:
+        """Let go; what is under way fails with DeviceServerLost."""
+        await self._in_loop(self._close())
+        self._blocking.close()
+
+    async def _in_loop(self, coroutine: Any) -> None:
+        if asyncio.get_running_loop() is self.loop:
+            await coroutine
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
+
+    async def _open(self) -> None:
+        self._thread = threading.get_ident()
+        await self._connection.open()
+
+    async def _close(self) -> None:
+        await self._connection.close()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        self.operations.fail_all(DeviceServerLost("the link to the device servers was closed"))
+
+    # ── asking ──
+
+    @property
+    def is_in_loop_thread(self) -> bool:
+        """Whether the caller runs in the thread of the link's loop."""
+        return threading.get_ident() == self._thread
+
+    def device(self, path: str) -> RemoteDevice:
+        """Give a device or a part of one; raises UnknownDeviceError."""
+        return self.directory.device(path)
+
+    def request(self, path: str, verb: str, *args: Any, **kwargs: Any) -> Any:
+        """Ask for a verb of a device; give an awaitable of its result.
+
+        In a thread without a running loop it is a `concurrent.futures.Future`. It raises what the device raised, or
+        DeviceServerLost.
+        """
+        if self.is_in_loop_thread:
+            future: asyncio.Future[Any] = self.loop.create_future()
+            self.submit(path, verb, args, kwargs, Reply(future))
+            return future
+        promise: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self.submit(path, verb, args, kwargs, Reply(promise))
+        try:
+            return asyncio.wrap_future(promise, loop=asyncio.get_running_loop())
+        except RuntimeError:
+            return promise
+
+    def ask(self, path: str, verb: str, *args: Any, timeout: float = 5.0, **kwargs: Any) -> Any:
+        """Ask and wait in this thread for the result, `timeout` seconds at most (DeviceTimeout).
+
+        It may even be the loop's thread, which then does nothing else for a round trip: for plain code inside plans.
+        """
+        if self.is_in_loop_thread:
+            self.operations.flush()
+            if self.operations.read_ahead is not None:
+                self.operations.read_ahead.note(0, verb)
+            return self._blocking.ask(self._server_of(path), path, verb, args, kwargs, min(timeout, 1.0))
+        promise: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self.submit(path, verb, args, kwargs, Reply(promise))
+        try:
+            return promise.result(timeout)
+        except concurrent.futures.TimeoutError:
+            if promise.done():
+                raise
+            raise DeviceTimeout(f"{path}.{verb}: no answer within {timeout:g} s") from None
+
+    def request_quietly(
+        self, path: str, verb: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, timeout: float
+    ) -> Any:
+        """Ask for a verb whose loss must not hide another error: a lost server or no answer in time gives None."""
+        future: Any = self.loop.create_future() if self.is_in_loop_thread else concurrent.futures.Future()
+        reply = QuietReply(future, f"{path}.{verb}")
+        self.call_in_loop(self.operations.flush)
+        self.submit(path, verb, args, kwargs, reply)
+        self.call_in_loop(self.operations.flush)
+        self.call_in_loop(self.loop.call_later, timeout, reply.give_up)
+        return future
+
+    def submit(self, path: str, verb: str, args: Any, kwargs: Any, waiter: Waiter | None) -> None:
+        """Ask for a verb; the answers go to `waiter`."""
+        server = self._server_of(path)
+        self.call_in_loop(self._submit, server, path, verb, args, kwargs, waiter)
+
+    def call_in_loop(self, function: Any, *args: Any) -> None:
+        """Call in the loop's thread: now if this is it."""
+        if self.is_in_loop_thread:
+            function(*args)
+        else:
+            self.loop.call_soon_threadsafe(function, *args)
+
+    def _submit(self, server: ServerState, path: str, verb: str, args: Any, kwargs: Any, waiter: Waiter | None) -> None:
+        self.operations.submit(server, path, verb, args, kwargs, waiter)
+        if self._look is None:
+            self._look_due = self.loop.time() + _LOOK_PERIOD
+            server.heard = server.heard or self.loop.time()
+            self._look = self.loop.call_at(self._look_due, self._look_at_beats)
+
+    def _server_of(self, path: str) -> ServerState:
+        return self.server(self.directory.info(path).server)
+
+    def take_reading(self, device: RemoteDevice) -> Any:
+        """Give a reading that was taken ahead and is still true, or an awaitable of one; None if there is none."""
+        ahead = self.operations.read_ahead
+        return ahead.take(device) if ahead is not None and self.is_in_loop_thread else None
+
+    # ── subscriptions, in the loop ──
+
+    def watch(self, device: RemoteDevice, subscription: Subscription) -> None:
+        """Have the server push readings of a device."""
+        self.call_in_loop(self._watch, device.path, subscription)
+
+    def unwatch(self, device: RemoteDevice, subscription: Subscription) -> None:
+        """End that."""
+        self.call_in_loop(self._unwatch, device.path, subscription)
+
+    def _watch(self, path: str, subscription: Subscription) -> None:
+        self._subscriptions[path] = subscription
+        if not subscription.operation:
+            subscription.operation = self.operations.submit(
+                self._server_of(path), path, "subscribe", (), {}, subscription
+            )
+
+    def _unwatch(self, path: str, subscription: Subscription) -> None:
+        if self._subscriptions.get(path) is subscription:
+            del self._subscriptions[path]
+        if subscription.operation:
+            self.operations.forget(subscription.operation)
+            self.operations.submit(self._server_of(path), path, "clear_sub", (subscription.operation,), {}, None)
+            subscription.operation = 0
+
+    # ── servers, in the loop ──
+
+    def server(self, name: str) -> ServerState:
+        """Give what is known of a server."""
+        state = self._servers.get(name)
+        if state is None:
+            state = self._servers[name] = ServerState(name, self._connection.instructions(name))
+        return state
+
+    def hear_answers(self, answers: Answers) -> None:
+        """Hand out answers."""
+        self.operations.hear(answers)
+
+    def hear_beat(self, beat: Beat) -> None:
+        """Note that a server lives; another incarnation knows nothing of what was asked of the last one."""
+        state = self.server(beat.server)
+        state.heard = self.loop.time()
+        offset = beat.time - time.time()
+        if state.epoch == beat.epoch:
+            # the least delayed beat tells the offset best; let go slowly, since clocks drift
+            state.clock_offset = max(offset, state.clock_offset - 0.001)
+            return
+        if state.epoch:
+            self.operations.fail_server(
+                state, DeviceServerLost(f"device server {state.name!r} was restarted; what it was doing is unknown")
+            )
+        state.epoch = beat.epoch
+        state.clock_offset = offset
+        self._connection.meet_again(state.name)
+
+    def resume_subscriptions(self, server: str) -> None:
+        """Ask a server that is back for what it pushed before."""
+        for path, subscription in list(self._subscriptions.items()):
+            if path in self.devices and self.directory.info(path).server == server:
+                self._watch(path, subscription)
+
+    def lose_all(self, error: BaseException) -> None:
+        """Redis is gone, and with it every answer that is under way."""
+        lost = DeviceServerLost(f"the answer cannot be heard: {error}")
+        lost.__cause__ = error
+        for state in self._servers.values():
+            self.operations.fail_server(state, lost)
+
+    def _look_at_beats(self) -> None:
+        self._look = None
+        waited_for = self.operations.servers_waited_for
+        if not waited_for:
+            return
+        now = self.loop.time()
+        was_blocked = now - self._look_due > 3 * _LOOK_PERIOD  # this loop stood still: beats may wait in the socket
+        for state in waited_for:
+            if was_blocked:
+                state.heard = now
+            elif now - state.heard > _LOST_AFTER:
+                self.operations.fail_server(
+                    state, DeviceServerLost(f"device server {state.name!r} gave no sign of life for {_LOST_AFTER:g} s")
+                )
+        self._look_due = now + _LOOK_PERIOD
+        self._look = self.loop.call_at(self._look_due, self._look_at_beats)

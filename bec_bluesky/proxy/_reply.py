@@ -1,0 +1,55 @@
+"""Futures of asyncio and of `concurrent.futures` as waiters for one result."""
+
+from typing import Any
+
+from bec_bluesky.errors import DeviceServerLost
+from bec_bluesky.log import logger
+from bec_bluesky.proxy._failure import error_from
+
+__all__ = ["QuietReply", "Reply"]
+
+_log = logger(__name__)
+
+
+class Reply:
+    """Sets a future to the result of an operation."""
+
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def take(self, code: str, payload: Any) -> bool:
+        """Take an answer; give whether it was the last one."""
+        if code == "progress":
+            return False
+        if code == "failed":
+            self.fail(error_from(payload))
+        elif not self._future.done():
+            self._future.set_result(payload if code == "result" else None)
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Let whoever waits see the error."""
+        if not self._future.done():
+            self._future.set_exception(error)
+
+
+class QuietReply(Reply):
+    """Gives None when the server is lost or late, and says so in the log."""
+
+    def __init__(self, future: Any, what: str) -> None:
+        super().__init__(future)
+        self._what = what
+
+    def fail(self, error: BaseException) -> None:
+        """End with None if the server is lost."""
+        if not isinstance(error, DeviceServerLost):
+            super().fail(error)
+        elif not self._future.done():
+            _log.warning("%s was not carried out: %s", self._what, error)
+            self._future.set_result(None)
+
+    def give_up(self) -> None:
+        """Wait no longer."""
+        if not self._future.done():
+            _log.warning("%s: no answer in time", self._what)
+            self._future.set_result(None)

@@ -1,0 +1,380 @@
+"""The workers: one runs items, a warm spare checks new ones meanwhile and takes over at once when the first is lost."""
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from bec_bluesky.log import logger
+from bec_bluesky.messages.queue import ItemResult, Progress, QueueItem
+from bec_bluesky.messages.worker import (
+    CheckItem,
+    CheckResult,
+    Control,
+    FromWorker,
+    RunItem,
+    RunStarted,
+    RunState,
+    RunStopped,
+    WorkerItemDone,
+    WorkerProgress,
+    WorkerReady,
+)
+from bec_bluesky.scan_server._activity import Activity, Listener
+from bec_bluesky.scan_server._worker_process import WORKER_COMMAND, WorkerProcess
+from bec_bluesky.settings import Settings
+
+__all__ = ["UNCHECKED", "Patience", "WorkerPool"]
+
+_log = logger(__name__)
+UNCHECKED = "unchecked"
+"""Property of an item that was accepted without a worker's check: it is checked before it runs."""
+_LONGEST_PAUSE = 30.0
+"""Seconds between two tries to start a worker, at most."""
+
+_ENDING = ("stop", "abort", "halt")
+Spawn = Callable[[Coroutine[Any, Any, None], str], Any]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a worker is waited for, in seconds."""
+
+    silence: float = 10.0
+    """A worker that says nothing for so long is ended."""
+    wait_for_check: float = 2.0
+    """So long an item waits for a worker that can check it."""
+    check: float = 8.0
+    """A worker that takes longer to check an item is ended."""
+    halt: float = 5.0
+    """A plan that takes longer to end when it is halted is ended with its worker."""
+
+
+class _Worker:
+    """What is known of one process."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self.process = process
+        self.is_ready = False
+        self.is_spoiled = False
+        """Whether its RunEngine can't be used again."""
+        self.device_client = ""
+        self.item: QueueItem | None = None
+        self.is_checking_first = False
+        """Whether its item is checked, and has not been started yet."""
+        self.cancelled: Control | None = None
+        """What ended the item before it was started."""
+        self.checks: dict[str, asyncio.Future[CheckResult]] = {}
+
+    @property
+    def is_free(self) -> bool:
+        return self.is_ready and not self.is_spoiled and self.item is None
+
+
+class WorkerPool:
+    """Keeps workers alive, gives them items and checks; everything happens in the service's loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: Listener,
+        spawn: Spawn,
+        *,
+        command: tuple[str, ...] = WORKER_COMMAND,
+        has_spare: bool = True,
+        patience: Patience,
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._spawn = spawn
+        self._command = command
+        self._patience = patience
+        self._slots: list[_Worker | None] = [None, None] if has_spare else [None]
+        self._someone_is_free = asyncio.Event()
+        self._first_is_ready = asyncio.Event()
+        self._is_stopping = False
+        self._all_ended = asyncio.Event()
+        self._numbers = itertools.count()
+        self._waiting: QueueItem | None = None
+        """An item whose worker was lost in the moment when it was to be started."""
+        self.token = 0
+        """Fencing token, given with each item."""
+        self.activity = Activity()
+        self.last_words = "no worker was started yet"
+        """What became of a worker last, in one sentence."""
+
+    # ── state ──
+
+    @property
+    def ready(self) -> int:
+        """How many workers have loaded their plans."""
+        return sum(worker.is_ready for worker in self._workers())
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether any worker process exists."""
+        return bool(self._workers())
+
+    @property
+    def has_free_worker(self) -> bool:
+        return any(worker.is_free for worker in self._workers())
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.process.pid for worker in self._workers()]
+
+    @property
+    def running_pid(self) -> int | None:
+        """Process id of the worker that runs an item."""
+        return next((worker.process.pid for worker in self._workers() if worker.item is not None), None)
+
+    def _workers(self) -> list[_Worker]:
+        return [worker for worker in self._slots if worker is not None]
+
+    # ── life ──
+
+    def start(self) -> None:
+        """Start the first worker; the spare follows when that is ready, since both would import the same at once."""
+        for slot in range(len(self._slots)):
+            self._spawn(self._keep(slot), f"worker {slot}")
+
+    async def stop(self, grace: float) -> None:
+        """Have all workers abort, clean up and exit within `grace` seconds; the rest is killed."""
+        self._is_stopping = True
+        self._withdraw("the scan server was stopped before it was started")
+        for worker in self._workers():
+            worker.process.shut_down()
+        try:
+            async with asyncio.timeout(grace):
+                await self._until_all_ended()
+        except TimeoutError:
+            for worker in self._workers():
+                worker.process.kill(f"it did not shut down within {grace:g} s")
+            async with asyncio.timeout(5.0):
+                await self._until_all_ended()
+
+    async def _until_all_ended(self) -> None:
+        while self._workers():
+            self._all_ended.clear()
+            await self._all_ended.wait()
+
+    async def _keep(self, slot: int) -> None:
+        failures = 0
+        if slot > 0:
+            await self._first_is_ready.wait()
+        while not self._is_stopping:
+            process = WorkerProcess(
+                self._settings,
+                command=self._command,
+                on_message=self._heard,
+                silence=self._patience.silence,
+                number=next(self._numbers),
+            )
+            worker = self._slots[slot] = _Worker(process)
+            if not self.ready:
+                self.last_words = "a worker is starting" + (f", since {self.last_words}" if failures else "")
+            self._listener.activity_changed()
+            try:
+                await process.run()
+            except OSError as error:
+                process.why = f"the worker process could not be started: {error}"
+            finally:
+                self._slots[slot] = None
+            failures = 0 if worker.is_ready else failures + 1
+            self._ended(worker)
+            if failures and not self._is_stopping:
+                await asyncio.sleep(min(0.25 * 2**failures, _LONGEST_PAUSE))
+
+    def _ended(self, worker: _Worker) -> None:
+        """Tell that a worker is gone, and end what it was doing."""
+        why = worker.process.why
+        for future in worker.checks.values():
+            future.cancel()
+        worker.checks.clear()
+        self.last_words = why
+        self._refresh_free()
+        self._all_ended.set()
+        ran = worker.item is not None
+        result = self._result("failed", why)
+        if ran:
+            self.activity = Activity()
+        if ran or not self._is_stopping:
+            self._listener.worker_lost(
+                why, result, device_client=worker.device_client, ran=ran, has_worker=self.has_free_worker
+            )
+        self._listener.activity_changed()
+
+    def _result(self, exit_status: Any, reason: str) -> ItemResult:
+        activity = self.activity
+        return ItemResult(
+            exit_status=exit_status,
+            run_uids=activity.run_uids,
+            scan_ids=activity.scan_ids,
+            time_start=activity.started,
+            time_stop=time.time(),
+            reason=reason,
+        )
+
+    # ── items ──
+
+    def run(self, item: QueueItem) -> None:
+        """Give an item to a free worker; what becomes of it comes to the listener."""
+        free = [worker for worker in self._workers() if worker.is_free]
+        self.activity = Activity(state="running", started=time.time())
+        if not free:
+            self._waiting = item
+            return
+        worker = min(free, key=lambda each: len(each.checks))
+        worker.item, worker.cancelled = item, None
+        self._refresh_free()
+        if item.properties.get(UNCHECKED):
+            worker.is_checking_first = True
+            self._spawn(self._check_then_run(worker, item), f"check {item.item_id} before it runs")
+        else:
+            worker.process.send(RunItem(item=item, token=self.token))
+        self._listener.activity_changed()
+
+    async def _check_then_run(self, worker: _Worker, item: QueueItem) -> None:
+        found = await self._check_on(worker, item, self._patience.check)
+        if worker.item is not item or not worker.is_checking_first:
+            return  # its worker died meanwhile
+        worker.is_checking_first = False
+        if worker.cancelled is not None:
+            self._not_started(worker, item, "aborted", worker.cancelled.reason or "aborted before it was started")
+        elif found is not None and found.failure is not None:
+            self._not_started(worker, item, "failed", f"not started: {found.failure.text}")
+        else:
+            worker.process.send(RunItem(item=item, token=self.token))
+
+    def _not_started(self, worker: _Worker, item: QueueItem, exit_status: str, reason: str) -> None:
+        self._done(worker, item.item_id, self._result(exit_status, reason))
+
+    def control(self, action: Any, reason: str) -> None:
+        """Act on the running item; nothing happens if there is none."""
+        if self._waiting is not None and action in _ENDING:
+            self._withdraw(reason or "aborted before it was started")
+        worker = next((worker for worker in self._workers() if worker.item is not None), None)
+        if worker is None:
+            return
+        message = Control(action=action, reason=reason)
+        if worker.is_checking_first:
+            if action in _ENDING:
+                worker.cancelled = message
+            return
+        worker.process.send(message)
+        if action == "halt":
+            asyncio.get_running_loop().call_later(self._patience.halt, self._insist, worker, worker.item)
+
+    def _withdraw(self, reason: str) -> None:
+        if self._waiting is not None:
+            item, self._waiting = self._waiting, None
+            self._listener.item_ended(item.item_id, self._result("aborted", reason), has_worker=False)
+
+    def _insist(self, worker: _Worker, item: QueueItem | None) -> None:
+        if worker.item is item is not None:
+            worker.process.kill(f"its plan did not end within {self._patience.halt:g} s of being halted")
+
+    # ── checks ──
+
+    async def check(self, item: QueueItem, *, longest: float) -> CheckResult | None:
+        """Have a worker iterate an item's plan; None if none was free or found nothing within `longest` seconds."""
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        try:
+            async with asyncio.timeout(min(longest, self._patience.wait_for_check)):
+                while (worker := self._free_for_check()) is None:
+                    await self._someone_is_free.wait()
+        except TimeoutError:
+            return None
+        return await self._check_on(worker, item, longest - (loop.time() - begin))
+
+    def _free_for_check(self) -> _Worker | None:
+        """Prefer the last slot, so that the first stays free to run."""
+        free = [worker for worker in reversed(self._workers()) if worker.is_free and not worker.checks]
+        if not free:
+            self._someone_is_free.clear()
+        return free[0] if free else None
+
+    async def _check_on(self, worker: _Worker, item: QueueItem, longest: float) -> CheckResult | None:
+        check_id = uuid.uuid4().hex
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[CheckResult] = loop.create_future()
+        worker.checks[check_id] = future
+        worker.process.send(CheckItem(check_id=check_id, item=item))
+        loop.call_later(self._patience.check, self._give_up, worker, check_id, item.plan)
+        done, _ = await asyncio.wait([future], timeout=longest)  # who asks may be less patient than this pool
+        return future.result() if done and not future.cancelled() else None
+
+    def _give_up(self, worker: _Worker, check_id: str, plan: str) -> None:
+        if check_id in worker.checks:
+            worker.process.kill(f"the check of {plan} took more than {self._patience.check:g} s")
+
+    def _refresh_free(self) -> None:
+        if any(worker.is_free and not worker.checks for worker in self._workers()):
+            self._someone_is_free.set()
+
+    # ── what workers say ──
+
+    def _heard(self, process: WorkerProcess, message: FromWorker) -> None:
+        worker = next((worker for worker in self._workers() if worker.process is process), None)
+        if worker is None:
+            return
+        match message:
+            case WorkerReady():
+                self._ready(worker, message)
+            case CheckResult():
+                future = worker.checks.pop(message.check_id, None)
+                if future is not None and not future.done():
+                    future.set_result(message)
+                self._refresh_free()
+            case WorkerItemDone():
+                if worker.item is not None and worker.item.item_id == message.item_id:
+                    self._done(worker, message.item_id, message.result)
+            case _:
+                if worker.item is not None:
+                    self._follow(worker, message)
+
+    def _ready(self, worker: _Worker, message: WorkerReady) -> None:
+        worker.is_ready = True
+        worker.device_client = message.device_client
+        self._first_is_ready.set()
+        self.last_words = f"worker {message.pid} is ready with {len(message.plans)} plans"
+        self._refresh_free()
+        self._listener.worker_ready(message)
+        if self._waiting is not None:
+            item, self._waiting = self._waiting, None
+            self.run(item)
+        self._listener.activity_changed()
+
+    def _done(self, worker: _Worker, item_id: str, result: ItemResult) -> None:
+        worker.item = None
+        worker.is_checking_first = False
+        self.activity = Activity()
+        if worker.is_spoiled:
+            worker.process.kill("its RunEngine panicked")
+        self._refresh_free()
+        self._listener.item_ended(item_id, result, has_worker=self.has_free_worker)
+        self._listener.activity_changed()
+
+    def _follow(self, worker: _Worker, message: FromWorker) -> None:
+        activity = self.activity
+        match message:
+            case RunState(state=state):
+                worker.is_spoiled = worker.is_spoiled or state == "panicked"
+                activity.state = state
+            case RunStarted():
+                activity.run_uid, activity.scan_id = message.run_uid, message.scan_id
+                activity.run_uids = [*activity.run_uids, message.run_uid]
+                activity.scan_ids = [*activity.scan_ids, message.scan_id]
+                activity.progress = Progress(expected=message.expected)
+            case RunStopped():
+                if activity.run_uid == message.run_uid:
+                    activity.run_uid = activity.scan_id = None
+            case WorkerProgress():
+                activity.progress = message.progress
+            case _:
+                return
+        self._listener.activity_changed()

@@ -1,0 +1,174 @@
+"""Requests in, replies out: each request is carried out at most once, and always answered if that is possible."""
+
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from bec_bluesky.bus import Bus
+from bec_bluesky.channels import REPLIES, REQUESTS
+from bec_bluesky.errors import BusError, FencedError, RefusedError
+from bec_bluesky.log import logger
+from bec_bluesky.messages import decoder, unpack
+from bec_bluesky.messages.common import Failure
+from bec_bluesky.messages.failures import tell
+from bec_bluesky.messages.queue import (
+    ControlRun,
+    GetHistory,
+    GetQueue,
+    GetStatus,
+    Reply,
+    Request,
+    StopQueue,
+)
+from bec_bluesky.scan_server._store import QueueStore
+
+__all__ = ["CheckFailed", "RequestReader"]
+
+_log = logger(__name__)
+_LOOKING = (GetStatus, GetQueue, GetHistory)
+"""Change nothing: may be carried out twice, and their answers are not kept."""
+_AT_ONCE = (StopQueue, ControlRun, *_LOOKING)
+"""Carried out without waiting for earlier requests of the same client."""
+_REMEMBERED = 1000
+"""Replies kept for requests that come twice."""
+_BLOCK = 1.0
+Handle = Callable[[Request], Awaitable[Any]]
+Alarm = Callable[[str], Awaitable[None]]
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+class CheckFailed(RefusedError):
+    """A worker's check refused an item; `failure` is what it said."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text, failure.code or "check_failed")
+        self.failure = failure
+
+
+class RequestReader:
+    """Reads the requests stream and answers; `handle` gives the body of the reply or raises RefusedError."""
+
+    def __init__(self, bus: Bus, store: QueueStore, handle: Handle, alarm: Alarm, spawn: Spawn, *, name: str) -> None:
+        self._bus = bus
+        self._store = store
+        self._handle = handle
+        self._alarm = alarm
+        self._spawn = spawn
+        self._name = name
+        self._decoder = decoder(Request)
+        self._replies: OrderedDict[str, Reply | None] = OrderedDict()
+        """By request id; None while it is carried out."""
+        self._lanes: dict[str, asyncio.Task[None]] = {}
+        """{client: its last request}; requests of one client are carried out in their order."""
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Take up no more requests; those that were taken up are carried out."""
+        self._is_closed = True
+
+    async def drained(self) -> None:
+        """Wait until what was taken up is answered."""
+        while tasks := [task for task in self._lanes.values() if not task.done()]:
+            await asyncio.wait(tasks)
+
+    async def run(self) -> None:
+        """Read for ever; a lost Redis is waited for."""
+        after = await self._store.requests_read()
+        key = self._bus.key(REQUESTS)
+        delay = 0.02
+        while True:
+            try:
+                entries = (await self._bus.read_keys({key: after}, count=100, block=_BLOCK)).get(key, [])
+                if self._is_closed:
+                    return
+                if entries:
+                    await self._store.take_up(entries[-1][0])
+                    after = entries[-1][0]
+                delay = 0.02
+            except FencedError:
+                raise
+            except BusError as error:
+                _log.warning("%s; reading requests again", error)
+                await asyncio.sleep(random.uniform(0.0, delay))
+                delay = min(2 * delay, 1.0)
+                continue
+            for stream_id, fields in entries:
+                await self._take(stream_id, fields)
+
+    async def _take(self, stream_id: str, fields: dict[bytes, bytes]) -> None:
+        try:
+            request: Request = self._decoder.decode(fields.get(b"m", b""))
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            return await self._answer_malformed(stream_id, fields, error)
+        if request.request_id in self._replies:
+            known = self._replies[request.request_id]
+            if known is not None:
+                await self._reply(request.reply_to, known)
+            return None
+        if request.deadline < time.time():
+            _log.info("a request came after its deadline and is left out", extra={"request": request.request_id})
+            return None
+        if not isinstance(request.body, _LOOKING):
+            self._replies[request.request_id] = None
+        while len(self._replies) > _REMEMBERED:
+            self._replies.popitem(last=False)
+        self._start(request)
+        return None
+
+    def _start(self, request: Request) -> None:
+        name = f"request {type(request.body).__name__}"
+        if isinstance(request.body, _AT_ONCE):
+            self._spawn(self._answer(request), name)
+            return
+        for client in [client for client, task in self._lanes.items() if task.done()]:
+            del self._lanes[client]
+        earlier = self._lanes.get(request.reply_to)
+        self._lanes[request.reply_to] = self._spawn(self._answer(request, after=earlier), name)
+
+    async def _answer(self, request: Request, *, after: "asyncio.Task[None] | None" = None) -> None:
+        if after is not None:
+            await asyncio.wait([after])
+        body: Any = None
+        failure: Failure | None = None
+        try:
+            body = await self._handle(request)
+        except FencedError:
+            raise
+        except CheckFailed as refused:
+            failure = msgspec.structs.replace(refused.failure, code=refused.code)
+        except RefusedError as refused:
+            failure = msgspec.structs.replace(tell(refused, where=self._name), traceback="")
+        except Exception as error:  # noqa: BLE001  # one request must not end the service that all others use
+            _log.exception("a request could not be carried out", extra={"request": request.request_id})
+            failure = msgspec.structs.replace(tell(error, where=self._name), code="internal_error")
+        if failure is not None:
+            _log.info("refused %s: %s", type(request.body).__name__, failure.text, extra={"user": request.user})
+        reply = Reply(request_id=request.request_id, body=body, failure=failure)
+        if request.request_id in self._replies:
+            self._replies[request.request_id] = reply
+        await self._reply(request.reply_to, reply)
+
+    async def _reply(self, client: str, reply: Reply) -> None:
+        try:
+            await self._bus.append(REPLIES, reply, client=client)
+        except (BusError, ValueError) as error:  # ValueError: the client's name can't be part of a key
+            _log.warning("a reply could not be given: %s", error, extra={"request": reply.request_id})
+
+    async def _answer_malformed(self, stream_id: str, fields: dict[bytes, bytes], error: Exception) -> None:
+        """Refuse what is no request of ours; answer if it says to whom."""
+        text = f"Request {stream_id} is malformed and was left out: {error or type(error).__name__}"
+        try:
+            raw: Any = unpack(fields.get(b"m", b""))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raw = None
+        request_id, client = (raw.get("request_id"), raw.get("reply_to")) if isinstance(raw, dict) else (None, None)
+        if isinstance(request_id, str) and isinstance(client, str):
+            refused = RefusedError(text, "malformed_request")
+            failure = msgspec.structs.replace(tell(refused, where=self._name), traceback="")
+            await self._reply(client, Reply(request_id=request_id, failure=failure))
+        await self._alarm(text)

@@ -1,0 +1,228 @@
+"""The scan server's manager: requests in, one queue, workers that run it, and what it says of itself."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, ClassVar
+
+from bec_bluesky.channels import INSTRUCTIONS
+from bec_bluesky.errors import BusError, FencedError
+from bec_bluesky.log import logger
+from bec_bluesky.messages.devices import Instruction, Op
+from bec_bluesky.messages.queue import ItemResult, QueueItem
+from bec_bluesky.messages.worker import WorkerReady
+from bec_bluesky.scan_server._actions import Actions
+from bec_bluesky.scan_server._announcer import Announcer
+from bec_bluesky.scan_server._devices import DeviceBook
+from bec_bluesky.scan_server._keeper import QueueKeeper
+from bec_bluesky.scan_server._lost_runs import close_runs_of
+from bec_bluesky.scan_server._plans import PlanBook
+from bec_bluesky.scan_server._pool import Patience, WorkerPool
+from bec_bluesky.scan_server._queue import Ended, StopAsked, WorkerFree, WorkerLost
+from bec_bluesky.scan_server._requests import RequestReader
+from bec_bluesky.scan_server._store import QueueStore
+from bec_bluesky.scan_server._worker_process import WORKER_COMMAND
+from bec_bluesky.service import Service
+from bec_bluesky.settings import Settings
+
+__all__ = ["ScanServer"]
+
+_log = logger(__name__)
+_OWNER_PERIOD = 1.0
+"""Seconds between two looks at whether this is still the owner of the queue."""
+_WORKER_GRACE = 16.0
+"""Seconds that workers may take to abort and clean up at shutdown."""
+_LAST_WRITES = 2.0
+"""Seconds for what is written at the very end; without it, what ran is held by the next start."""
+_CLOSING_TRIES = 5
+"""Tries to close the runs of a lost worker while Redis does not answer."""
+
+
+class ScanServer(Service):
+    """Takes requests, keeps the queue and has workers run it."""
+
+    name: ClassVar[str] = "scan_server"
+    grace: ClassVar[float] = 25.0
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        worker_command: tuple[str, ...] = WORKER_COMMAND,
+        has_spare: bool = True,
+        patience: Patience | None = None,
+    ) -> None:
+        super().__init__(settings)
+        self.plans = PlanBook()
+        self.devices = DeviceBook()
+        self.pool = WorkerPool(
+            settings, self, self.spawn, command=worker_command, has_spare=has_spare, patience=patience or Patience()
+        )
+        self._store: QueueStore | None = None
+        self._keeper: QueueKeeper | None = None
+        self._announcer: Announcer | None = None
+        self._requests: RequestReader | None = None
+        self._replaced_by: FencedError | None = None
+
+    async def start(self) -> None:
+        """Take over the queue, take requests, and start workers; none of them is waited for."""
+        self._store = store = QueueStore(self.bus)
+        self.pool.token = await store.take_over()
+        await self.devices.load(self.bus)
+        await self.plans.load(self.bus)
+        self._keeper = keeper = QueueKeeper(
+            store,
+            run=self.pool.run,
+            close_runs=self._close_runs,
+            finished=self._finished,
+            changed=self.activity_changed,
+        )
+        self._announcer = announcer = Announcer(store, keeper, self.pool)
+        await self._take_up(store, keeper)
+        actions = Actions(
+            keeper=keeper,
+            pool=self.pool,
+            store=store,
+            announcer=announcer,
+            plans=self.plans,
+            devices=self.devices,
+        )
+        self._requests = RequestReader(
+            self.bus, store, actions.handle, self._alarm_about_request, self._spawn_owned, name=self.service_name
+        )
+        self._spawn_owned(keeper.live(), "queue")
+        self._spawn_owned(announcer.run(), "status")
+        self._spawn_owned(self._watch_ownership(store), "ownership")
+        self._spawn_owned(self._requests.run(), "requests")
+        self.spawn(self.devices.follow(self.bus), "devices")
+        self.pool.start()
+        announcer.changed()
+
+    async def finish(self) -> None:
+        """Take no more requests, have the workers abort what runs, and leave the queue as it is then."""
+        if self._requests is not None:
+            self._requests.close()
+        self._post(StopAsked())
+        await self.pool.stop(_WORKER_GRACE)
+        if self._replaced_by is not None:
+            raise self._replaced_by
+        if self._stop_asked.is_set() and self._keeper and self._requests and self._store and self._announcer:
+            async with asyncio.timeout(_LAST_WRITES):
+                await self._keeper.settled()
+                await self._requests.drained()
+                await self._store.say(self._announcer.status())
+
+    # ── what becomes of workers and items ──
+
+    def worker_ready(self, ready: WorkerReady) -> None:
+        """Take the plans that a worker offers."""
+        for problem in ready.problems:
+            self.spawn(self.alarm(problem), "alarm")
+        self.note = ""
+        if self.plans.take(ready.plans):
+            self.spawn(self._save_plans(), "plans")
+        self.workers_free()
+
+    def workers_free(self) -> None:
+        """Have the queue go on if it waited for a worker."""
+        self._post(WorkerFree(self.pool.has_free_worker))
+
+    def item_ended(self, item_id: str, result: ItemResult, *, has_worker: bool) -> None:
+        """Take the result of the running item."""
+        self._post(Ended(item_id, result, has_worker))
+
+    def worker_lost(self, why: str, result: ItemResult, *, device_client: str, ran: bool, has_worker: bool) -> None:
+        """Fail what ran on a worker that is gone, and have the devices it used let go."""
+        self.spawn(self.alarm(f"{why}; another one is started", level="error" if ran else "warning"), "alarm")
+        if not self.pool.ready:
+            self.note = why
+        if device_client:
+            self.spawn(self._tell_devices(device_client), "client lost")
+        self._post(WorkerLost(result, has_worker) if ran else WorkerFree(has_worker))
+
+    def activity_changed(self) -> None:
+        """Announce the status."""
+        self.facts = {"workers": self.pool.pids}
+        if self._announcer is not None:
+            self._announcer.changed()
+
+    def _post(self, event: Any) -> None:
+        if self._keeper is not None:
+            self._keeper.post(event)
+
+    def _finished(self, item: QueueItem) -> None:
+        result = item.result
+        assert result is not None
+        text = f"item {item.item_id} ({item.plan}) {result.exit_status}" + (
+            f": {result.reason}" if result.reason else ""
+        )
+        if result.exit_status == "failed":
+            self.spawn(self.alarm(text), "alarm")
+        else:
+            _log.info(text, extra={"user": item.user})
+
+    # ── ownership ──
+
+    def _spawn_owned(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return self.spawn(self._until_replaced(coroutine), name)
+
+    async def _until_replaced(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Stop this service, in order, when another scan server took over."""
+        try:
+            await coroutine
+        except FencedError as error:
+            self._replaced_by = error
+            _log.error("%s", error)
+            self.stop()
+
+    async def _watch_ownership(self, store: QueueStore) -> None:
+        while True:
+            await asyncio.sleep(_OWNER_PERIOD)
+            try:
+                await store.check_owner()
+            except FencedError:
+                raise
+            except BusError as error:
+                _log.warning("%s", error)
+
+    # ── outside ──
+
+    async def _take_up(self, store: QueueStore, keeper: QueueKeeper) -> None:
+        loaded = await store.load()
+        for problem in loaded.problems:
+            await self.alarm(problem, level="error")
+        running = loaded.state.running
+        if running is not None:
+            await self.alarm(
+                f"item {running.item_id} ({running.plan}) was running when the scan server ended: it is held"
+            )
+        await keeper.take_up(
+            loaded, "the scan server ended while it was running; how far it came is unknown, see its runs"
+        )
+
+    async def _close_runs(self, item: QueueItem, reason: str) -> None:
+        for tries in range(1, _CLOSING_TRIES + 1):
+            try:
+                await close_runs_of(self.bus, item, reason, self.pool.token)
+                return
+            except FencedError:
+                raise
+            except BusError as error:
+                if tries == _CLOSING_TRIES:
+                    await self.alarm(f"the runs of item {item.item_id} are left open: {error}", level="error")
+                await asyncio.sleep(0.2 * tries)
+
+    async def _save_plans(self) -> None:
+        try:
+            await self.plans.save(self.bus)
+        except BusError as error:
+            await self.alarm(f"the list of plans on Redis is out of date: {error}")
+
+    async def _tell_devices(self, client: str) -> None:
+        instruction = Instruction(client, "", [Op(0, "", "client_lost", [client])])
+        for server in self.devices.servers:
+            with contextlib.suppress(BusError):  # it notices by itself, later
+                await self.bus.publish(INSTRUCTIONS, instruction, server=server)
+
+    async def _alarm_about_request(self, text: str) -> None:
+        await self.alarm(text)

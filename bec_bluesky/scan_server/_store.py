@@ -1,0 +1,241 @@
+"""The queue on Redis: each change is one script, refused once a newer scan server took over."""
+
+import asyncio
+import random
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from bec_bluesky.bus import Bus
+from bec_bluesky.channels import (
+    EPOCH,
+    ITEMS,
+    ITEMS_DONE,
+    ORDER,
+    QUEUE,
+    REQUESTS,
+    REQUESTS_READ,
+    SCAN_STATUS,
+    SCAN_STATUS_CHANGED,
+)
+from bec_bluesky.errors import BusError, FencedError, RefusedError
+from bec_bluesky.log import logger
+from bec_bluesky.messages import decoder, encode
+from bec_bluesky.messages.queue import History, ItemDone, QueueItem, ScanServerStatus
+from bec_bluesky.scan_server._queue import Change, Facts, Finish, Forget, Insert, Put, QueueState, Take
+
+__all__ = ["Loaded", "QueueStore"]
+
+_log = logger(__name__)
+_CURSOR = re.compile(r"\d{1,20}-\d{1,20}")
+_MOST_OF_HISTORY = 1000
+"""Items of one page."""
+_KEEP_READ: Final = 600
+"""Seconds that requests are kept after they were read."""
+
+# `allow-oom`: a full Redis must not stop the queue from being emptied; what is written here is small
+_HEAD = """#!lua flags=allow-oom
+local epoch = redis.call('GET', KEYS[1])
+if epoch ~= ARGV[1] then
+  return redis.error_reply('FENCED by ' .. tostring(epoch))
+end
+"""
+_WRITE = (
+    _HEAD
+    + """
+local items, order, done, facts = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+if redis.call('HGET', facts, 'write') == ARGV[2] then
+  return 0
+end
+for at = 3, #ARGV, 3 do
+  local verb, id, value = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  if verb == 'put' then
+    redis.call('HSET', items, id, value)
+  elseif verb == 'append' then
+    redis.call('RPUSH', order, id)
+  elseif verb == 'insert' then
+    if redis.call('LINSERT', order, 'BEFORE', value, id) < 1 then
+      redis.call('RPUSH', order, id)
+    end
+  elseif verb == 'take' then
+    redis.call('LREM', order, 1, id)
+  elseif verb == 'forget' then
+    redis.call('HDEL', items, id)
+  elseif verb == 'finish' then
+    redis.call('XADD', done, '*', 'm', value)
+    redis.call('HDEL', items, id)
+  else
+    redis.call('HSET', facts, id, value)
+  end
+end
+redis.call('HSET', facts, 'write', ARGV[2])
+return 1
+"""
+)
+_READ = (
+    _HEAD
+    + """
+redis.call('SET', KEYS[2], ARGV[2])
+redis.call('XTRIM', KEYS[3], 'MINID', '~', ARGV[3])
+return 1
+"""
+)
+_SAY = (
+    _HEAD
+    + """
+redis.call('SET', KEYS[2], ARGV[2])
+return redis.call('PUBLISH', KEYS[3], ARGV[2])
+"""
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The queue as it stands on Redis."""
+
+    state: QueueState
+    history: int
+    problems: list[str] = field(default_factory=list[str])
+    """Records that can't be read, one sentence each; they stay where they are."""
+
+
+class QueueStore:
+    """The one writer of the queue's keys."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._item_decoder = decoder(QueueItem)
+        self._done_decoder = decoder(ItemDone)
+        self._writes = 0
+        self._write_lock = asyncio.Lock()
+        self.token = 0
+        """Fencing token: whoever took the highest owns the queue."""
+
+    async def take_over(self) -> int:
+        """Become the owner of the queue; whoever was it before is refused from now on."""
+        async with self._bus.translated():
+            self.token = int(await self._bus.redis.incr(self._bus.key(EPOCH)))
+        return self.token
+
+    async def load(self) -> Loaded:
+        """Read the whole queue."""
+        async with self._bus.translated():
+            pipeline: Any = self._bus.redis.pipeline(transaction=True)
+            pipeline.hgetall(self._bus.key(ITEMS))
+            pipeline.lrange(self._bus.key(ORDER), 0, -1)
+            pipeline.hgetall(self._bus.key(QUEUE))
+            pipeline.xlen(self._bus.key(ITEMS_DONE))
+            raw_items, order, facts, history = await pipeline.execute()
+        problems: list[str] = []
+        items: dict[str, QueueItem] = {}
+        for item_id, data in raw_items.items():
+            try:
+                items[item_id.decode()] = self._item_decoder.decode(data)
+            except msgspec.MsgspecError as error:
+                problems.append(f"queue item {item_id.decode()} cannot be read and is left out: {error}")
+        running = items.pop(facts.get(b"running", b"").decode(), None)
+        waiting = [items.pop(item_id) for raw in order if (item_id := raw.decode()) in items]
+        problems += [f"queue item {item_id} ({item.plan}) has no place in the queue" for item_id, item in items.items()]
+        state = QueueState(
+            waiting=tuple(waiting),
+            running=running,
+            mode=facts.get(b"mode", b"stopped").decode(),
+            revision=int(facts.get(b"revision", 0)),
+        )
+        return Loaded(state, int(history), problems)
+
+    async def write(self, changes: tuple[Change, ...]) -> None:
+        """Make changes durable, all or none; repeated until Redis confirms, which is harmless (they are numbered).
+
+        Raises FencedError if another scan server took over.
+        """
+        async with self._write_lock:
+            self._writes += 1
+            keys = [self._bus.key(channel) for channel in (EPOCH, ITEMS, ORDER, ITEMS_DONE, QUEUE)]
+            arguments: list[str | bytes | int] = [self.token, f"{self.token}:{self._writes}"]
+            for change in changes:
+                arguments += _verbs(change)
+            delay = 0.02
+            while True:
+                try:
+                    await self._fenced(_WRITE, keys, arguments)
+                    return
+                except FencedError:
+                    raise
+                except BusError as error:
+                    _log.warning("the queue is not written yet: %s; trying again", error)
+                    await asyncio.sleep(random.uniform(0.0, delay))
+                    delay = min(2 * delay, 1.0)
+
+    async def requests_read(self) -> str:
+        """Give the id of the last request that was taken up."""
+        data = await self._bus.get(REQUESTS_READ)
+        return "0-0" if data is None else data.decode()
+
+    async def take_up(self, request_id: str) -> None:
+        """Note that requests up to this id are taken up, before they are carried out: none is carried out twice."""
+        keys = [self._bus.key(channel) for channel in (EPOCH, REQUESTS_READ, REQUESTS)]
+        oldest = max(0, int(request_id.partition("-")[0]) - _KEEP_READ * 1000)
+        await self._fenced(_READ, keys, [self.token, request_id, oldest])
+
+    async def say(self, status: ScanServerStatus) -> None:
+        """Put the status and announce it."""
+        keys = [self._bus.key(channel) for channel in (EPOCH, SCAN_STATUS, SCAN_STATUS_CHANGED)]
+        await self._fenced(_SAY, keys, [self.token, encode(status)])
+
+    async def check_owner(self) -> None:
+        """Raise FencedError if another scan server took over."""
+        owner: Any = await self._bus.get(EPOCH)
+        if owner is None or int(owner) != self.token:
+            raise FencedError(_fenced_text(self.token, owner))
+
+    async def history(self, limit: int, before: str | None) -> History:
+        """Give finished items, newest first, from a cursor on; as quick in a long history as in a short one."""
+        if before is not None and not _CURSOR.fullmatch(before):
+            raise RefusedError(f"{before!r} is no place in the history: give `next` of an earlier answer", "bad_cursor")
+        if limit < 1:
+            raise RefusedError(f"{limit} items cannot be given: ask for 1 to {_MOST_OF_HISTORY}", "bad_limit")
+        limit = min(limit, _MOST_OF_HISTORY)
+        async with self._bus.translated():
+            pipeline: Any = self._bus.redis.pipeline(transaction=False)
+            newest = "+" if before is None else f"({before}"
+            pipeline.xrevrange(self._bus.key(ITEMS_DONE), max=newest, min="-", count=limit + 1)
+            pipeline.xlen(self._bus.key(ITEMS_DONE))
+            entries, total = await pipeline.execute()
+        items = [self._done_decoder.decode(fields[b"m"]).item for _, fields in entries[:limit]]
+        more = entries[limit - 1][0].decode() if len(entries) > limit else None
+        return History(items=items, next=more, total=int(total))
+
+    async def _fenced(self, script: str, keys: list[str], arguments: list[str | bytes | int]) -> Any:
+        try:
+            return await self._bus.evaluate(script, keys, arguments)
+        except BusError as error:
+            if "FENCED by" in str(error):
+                raise FencedError(_fenced_text(self.token, str(error).rpartition(" ")[2])) from None
+            raise
+
+
+def _fenced_text(mine: int, owner: object) -> str:
+    shown = owner.decode() if isinstance(owner, bytes) else owner
+    return f"another scan server took over the queue (its token is {shown}, this one's {mine}): this one stops"
+
+
+def _verbs(change: Change) -> list[str | bytes | int]:
+    """Write a change as the verbs of the script, three words each."""
+    match change:
+        case Put(item):
+            return ["put", item.item_id, encode(item)]
+        case Insert(item_id, None):
+            return ["append", item_id, ""]
+        case Insert(item_id, before):
+            return ["insert", item_id, before or ""]
+        case Take(item_id):
+            return ["take", item_id, ""]
+        case Forget(item_id):
+            return ["forget", item_id, ""]
+        case Finish(item):
+            return ["finish", item.item_id, encode(ItemDone(item=item))]
+        case Facts(running, mode, revision):
+            return ["fact", "running", running, "fact", "mode", mode, "fact", "revision", revision]

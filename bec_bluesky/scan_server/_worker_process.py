@@ -1,0 +1,184 @@
+"""One worker process: its start, the frames to and from it, its end."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bec_bluesky.log import logger
+from bec_bluesky.messages.worker import FromWorker, Ping, Shutdown, ToWorker, WorkerReady
+from bec_bluesky.scan_server._frames import FrameReader, frame
+from bec_bluesky.settings import Settings
+
+__all__ = ["WORKER_COMMAND", "WorkerProcess"]
+
+_log = logger(__name__)
+WORKER_COMMAND = (sys.executable, "-m", "bec_bluesky.scan_server.worker")
+_PING_PERIOD = 1.0
+_LONGEST_START = 90.0
+"""Seconds until a worker must be ready."""
+_OUTPUTS_KEPT = 20
+"""Files with what workers printed."""
+_TAIL = 2000
+"""Characters of it that are shown when a worker dies."""
+
+
+class WorkerProcess:
+    """A worker in a session of its own, at the other end of a socket pair.
+
+    It lives in `run()`, which ends when the process has; `why` says then what became of it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        command: tuple[str, ...] = WORKER_COMMAND,
+        on_message: Callable[["WorkerProcess", FromWorker], None],
+        silence: float = 10.0,
+        number: int = 0,
+    ) -> None:
+        self._settings = settings
+        self._command = command
+        self._on_message = on_message
+        self._silence = silence
+        self._number = number
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._is_heard = True
+        self._is_ready = False
+        self._ended_because = ""
+        self._output: Path | None = None
+        self.why = ""
+        """One sentence, once it has ended."""
+        self.is_expected_to_end = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
+
+    def send(self, message: ToWorker) -> None:
+        """Send a frame; to a worker that has just died it goes nowhere."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(frame(message))
+
+    def shut_down(self) -> None:
+        """Ask it to abort what runs, clean up and exit."""
+        self.is_expected_to_end = True
+        self.send(Shutdown())
+
+    def kill(self, because: str) -> None:
+        """End it and its children at once; `because` becomes the reason."""
+        self._ended_because = self._ended_because or because
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def run(self) -> None:
+        """Start it, hand on what it says, and give its end; cancelled, it is killed."""
+        ours, theirs = socket.socketpair()
+        output = self._open_output()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                "--fd",
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, **self._settings.environment(), "PYTHONFAULTHANDLER": "1"},
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(output)
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watch = tasks.create_task(self._watch(), name=f"watch worker {self.pid}")
+                await self._hear(reader)
+                code = await self._exit_code()
+                watch.cancel()
+            self.why = self._describe(code)
+        finally:
+            self.kill("the scan server let go of it")
+            self._writer.close()
+            await self._process.wait()
+
+    async def _hear(self, reader: asyncio.StreamReader) -> None:
+        frames = FrameReader(reader, FromWorker)
+        try:
+            while (message := await frames.read()) is not None:
+                self._is_heard = True
+                self._is_ready = self._is_ready or isinstance(message, WorkerReady)
+                self._on_message(self, message)
+        except ConnectionError as error:
+            self.kill(str(error))
+
+    async def _exit_code(self) -> int:
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(5.0):
+                return await self._process.wait()
+        except TimeoutError:
+            self.kill("it closed its connection and did not exit")
+            return await self._process.wait()
+
+    async def _watch(self) -> None:
+        """Ping; a worker that says nothing for too long is ended.
+
+        Counted in our own turns, so that a scan server which was itself suspended does not blame the worker.
+        """
+        silent = 0
+        number = 0
+        while True:
+            number += 1
+            self._is_heard = False
+            if self._is_ready:
+                self.send(Ping(number=number))
+            await asyncio.sleep(_PING_PERIOD)
+            silent = 0 if self._is_heard else silent + 1
+            if silent * _PING_PERIOD >= (self._silence if self._is_ready else _LONGEST_START):
+                verb = "answer" if self._is_ready else "get ready"
+                self.kill(f"it did not {verb} for {silent * _PING_PERIOD:g} s")
+
+    def _describe(self, code: int) -> str:
+        if self._ended_because:
+            return f"the worker process was ended: {self._ended_because}"
+        if code < 0:
+            try:
+                name = signal.Signals(-code).name
+            except ValueError:
+                name = "unknown"
+            return f"the worker process was killed by signal {-code} ({name})" + self._last_words()
+        if code == 0:
+            return "the worker process exited"
+        return f"the worker process exited with code {code}" + self._last_words()
+
+    def _last_words(self) -> str:
+        """Quote the last line that it printed, if there is any."""
+        try:
+            text = self._output.read_bytes()[-_TAIL:].decode(errors="replace") if self._output is not None else ""
+        except OSError:
+            return ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return f"; it said last: {lines[-1][:300]} (more in {self._output})" if lines else ""
+
+    def _open_output(self) -> int:
+        """Open a file for what it prints: a file, not a pipe, so that it may print when this process is gone."""
+        directory = self._settings.log_dir / "workers"
+        directory.mkdir(parents=True, exist_ok=True)
+        for old in sorted(directory.glob("*.out"))[: -(_OUTPUTS_KEPT - 1)]:
+            old.unlink(missing_ok=True)
+        clock = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        self._output = directory / f"{clock}-{os.getpid()}-{self._number:04d}.out"
+        return os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -1,0 +1,103 @@
+"""The worker's RunEngine: it runs in a loop of its own, and can be acted upon whatever it is doing."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import uvloop
+from bluesky import RunEngine
+from bluesky.utils import DuringTask, PlanHalt
+
+from bec_bluesky import __version__
+from bec_bluesky.log import logger
+
+__all__ = ["Action", "Engine"]
+
+_log = logger(__name__)
+Action = Literal["pause", "pause_now", "resume", "stop", "abort", "halt"]
+_ENDING = ("stopping", "aborting", "halting")
+
+
+class Engine(RunEngine):
+    """A RunEngine without a terminal: no signal handlers, no plots to keep alive, one result object a call.
+
+    `stop()`, `abort()` and `halt()` of bluesky look at the state in one thread and act on it in another. `act()` does
+    both in the loop, where the state can't change in between; so it uses bluesky's own coroutines for them.
+    """
+
+    def __init__(self, metadata: dict[str, Any], scan_id_source: Callable[[dict[str, Any]], Awaitable[int]]) -> None:
+        super().__init__(
+            metadata,
+            loop=uvloop.new_event_loop(),
+            context_managers=[],
+            during_task=DuringTask(),
+            call_returns_result=True,
+            scan_id_source=scan_id_source,
+        )
+        self.md["versions"]["bec_bluesky"] = __version__
+
+    def set_hooks(self, *, waiting: Callable[[Any], None], state: Callable[[Any, Any], None]) -> None:
+        """Hear what is waited for (None: no longer) and of each change of state (new, old)."""
+        self.waiting_hook: Any = waiting
+        self.state_hook: Any = state
+
+    async def act(self, action: Action, reason: str) -> bool:
+        """Act on a plan that is running, in this engine's loop.
+
+        Gives False if the engine is paused or about to be: then the thread that called the plan must act. What makes no
+        sense in the state (pausing what is being stopped) does nothing.
+        """
+        # bluesky allows no stop there; it is over at once, and no event tells of it
+        while str(self.state) == "suspending":  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        state = str(self.state)
+        if state in ("pausing", "paused"):
+            return False
+        if state in _ENDING:
+            if action == "halt" and state != "halting":
+                self._cut_clean_up_short()
+        elif state == "running":
+            await self._act_on_running(action, reason)
+        return True
+
+    async def _act_on_running(self, action: Action, reason: str) -> None:
+        match action:
+            case "pause" | "pause_now":
+                await self._request_pause_coro(action == "pause")
+            case "resume":
+                self._deferred_pause_requested = False
+            case "stop":
+                await self._stop_coro()
+            case "abort":
+                await self._abort_coro(reason)
+            case "halt":
+                self._reason = reason
+                await self._halt_coro()
+
+    def _cut_clean_up_short(self) -> None:
+        """Halt although the plan is cleaning up; the state machine has no way from aborting to halting."""
+        with self._state_lock:
+            self._exception = PlanHalt()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _close_run(self, msg: Any) -> Any:
+        """Close a run; that of a plan which was aborted by somebody gets their reason.
+
+        A plan that is ended while it opens its run wants to close it all the same; there is none yet.
+        """
+        if msg.run not in self._run_bundlers and str(self.state) in _ENDING:
+            return None
+        if msg.kwargs.get("exit_status") == "abort" and not msg.kwargs.get("reason") and self._reason:
+            msg = msg._replace(kwargs=msg.kwargs | {"reason": self._reason})
+        return await super()._close_run(msg)
+
+    def close(self) -> None:
+        """End the loop and its thread; nothing may be running."""
+        if self.loop.is_running():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        thread: threading.Thread = self._th
+        thread.join(5.0)
+        if not thread.is_alive():
+            self.loop.close()

@@ -1,0 +1,1 @@
+"""Plans of the instrument: ordinary bluesky plans, which also run in a bare RunEngine."""

@@ -1,0 +1,352 @@
+"""A whole system from the command line: real processes, a real Redis, simulated devices."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bec_bluesky import connect
+from bec_bluesky.cli._lock import read_record
+from bec_bluesky.cli._processes import identify
+from bec_bluesky.errors import PlanFailedError, RefusedError
+from bec_bluesky.messages.products import Point
+from bec_bluesky.messages.queue import ScanServerStatus
+from bec_bluesky.settings import load
+
+PROFILE = """
+title = "test"
+[[hosted]]
+name = "bundler"
+use = "callbacks.bundler:ScanBundler"
+process = "live"
+[[hosted]]
+name = "peaks"
+use = "callbacks.peaks:PeakAnalysis"
+process = "live"
+required = false
+[companions]
+sleeper = ["{python}", "-c", "import time; time.sleep(3600)"]
+"""
+DEVICES = """
+version: 1
+devices:
+  motor: {class: "ophyd.sim:SynAxis", limits: {low: -10, high: 10}}
+  det: {class: "ophyd.sim:SynGauss", kwargs: {motor: {$ref: motor}, motor_field: motor, center: 1, Imax: 100, sigma: 1}}
+"""
+PATIENCE = 60.0
+
+
+@dataclass
+class System:
+    """A system in a directory of its own, used as a person does."""
+
+    directory: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "BEC_BLUESKY_DATA_DIR": str(self.directory / "data"),
+            "BEC_BLUESKY_PROFILE": str(self.directory / "profile"),
+            "BEC_BLUESKY_BEAMLINE": "cli-test",
+            "BEC_BLUESKY_API_PORT": "0",
+            "TILED_PROFILES": str(self.directory / "tiled"),
+        }
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "bec_bluesky", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "bec_bluesky", *arguments],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.call("status", "--json").stdout)
+
+    def connect(self) -> Any:
+        return connect("cli-test", data_dir=self.data)
+
+
+def make_system(directory: Path) -> System:
+    (directory / "profile").mkdir()
+    (directory / "profile" / "profile.toml").write_text(PROFILE)
+    (directory / "profile" / "devices.yaml").write_text(DEVICES)
+    return System(directory)
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """One system for the tests that leave it as it is."""
+    system = make_system(tmp_path_factory.mktemp("cli"))
+    up = system.call("up", "--detach")
+    assert up.returncode == 0, up.stdout + up.stderr
+    try:
+        yield system
+    finally:
+        system.call("down")
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """Read what a process says up to a line with these words."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"{words!r} was never said: {said}")
+
+
+def test_a_second_up_says_that_the_system_is_up_already(system: System) -> None:
+    record = read_record(load(data_dir=system.data))
+    assert record is not None
+    for arguments in (["up"], ["up", "--detach"]):
+        again = system.call(*arguments)
+        assert again.returncode == 1
+        assert "already up" in again.stderr
+        assert f"pid {record.supervisor.pid}" in again.stderr
+        assert again.stderr.count("\n") == 1
+    assert record.supervisor.is_alive
+
+
+def test_status_lists_every_service_for_people_and_for_programs(system: System) -> None:
+    facts = system.status()
+    assert facts["missing"] == []
+    assert {"api", "device_server", "documents-live", "scan_server", "scihub"} <= facts["services"].keys()
+    text = system.call("status")
+    assert text.returncode == 0
+    assert "documents-live" in text.stdout
+    assert f"supervisor pid {facts['supervisor']}" in text.stdout
+
+
+def test_run_shows_the_points_and_the_centre_and_ends_with_0(system: System) -> None:
+    done = system.call("run", "scan", "[det]", "motor", "-4", "6", "num=21")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    numbers = [row[0] for row in rows if row and row[0].isdigit()]
+    assert numbers == [str(number) for number in range(1, 22)]
+    assert "center 1" in done.stdout
+    assert "scan completed" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["grdi", "[det]"], "'grdi'"),
+        (["count", "[dett]"], "'dett'"),
+        (["count", "[det]", "numm=3"], "numm"),
+        (["count", "[det]", "num=many"], "many"),
+        (["scan", "[det]", "motor", "-5", "50", "num=3"], "limits are -10 to 10"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_and_nothing_is_queued(
+    system: System, arguments: list[str], named: str
+) -> None:
+    before = system.status()["scan_server"]
+    refused = system.call("run", *arguments)
+    assert refused.returncode == 1
+    assert named in refused.stderr
+    assert refused.stderr.startswith("bec-bluesky: ")
+    assert refused.stderr.count("\n") == 1
+    after = system.status()["scan_server"]
+    assert (after["waiting"], after["history"]) == (before["waiting"], before["history"])
+
+
+def test_the_queue_is_filled_listed_and_cleared_without_starting(system: System) -> None:
+    first = system.call("queue", "add", "count", "[det]", "num=2").stdout.strip()
+    second = system.call("queue", "add", "--front", "count", "[det]", "num=3").stdout.strip()
+    listed = system.call("queue", "list").stdout
+    assert listed.index(second[:8]) < listed.index(first[:8])
+    assert system.call("queue", "rm", first[:8]).returncode == 0
+    assert first[:8] not in system.call("queue", "list").stdout
+    assert system.call("queue", "clear").returncode == 0
+    assert "nothing waits" in system.call("queue", "list").stdout
+    nothing = system.call("queue", "abort")
+    assert nothing.returncode == 1
+    assert nothing.stderr.count("\n") == 1
+
+
+def test_ctrl_c_pauses_and_the_answer_resumes_to_the_end(system: System) -> None:
+    process = system.start("run", "count", "[det]", "num=8", "delay=0.3")
+    read_until(process, "     2  ")
+    process.send_signal(signal.SIGINT)
+    read_until(process, "pausing")
+    assert process.stdin is not None
+    until(lambda: system.status()["scan_server"]["run_state"] == "paused", "it never paused")
+    process.stdin.write("resume\n")
+    process.stdin.flush()
+    rest, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, rest
+    assert "count completed" in rest
+    assert "8 points" in rest
+
+
+def test_ctrl_c_twice_aborts_and_the_exit_code_is_1(system: System) -> None:
+    process = system.start("run", "count", "[det]", "num=200", "delay=0.3")
+    read_until(process, "     2  ")
+    process.send_signal(signal.SIGINT)
+    read_until(process, "pausing")
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, rest
+    assert "aborted" in rest
+
+
+def test_a_person_runs_plans_looks_at_points_and_results(system: System) -> None:
+    with system.connect() as bl:
+        assert "scan" in dir(bl.run)
+        assert {"det", "motor"} <= bl.devices.keys()
+        item = bl.run.scan([bl.dev.det], bl.dev.motor, -4, 6, num=21)
+        assert item.result.exit_status == "completed"
+        (uid,) = item.result.run_uids
+        points = list(bl.points(uid))
+        assert [point.index for point in points] == list(range(1, 22))
+        assert points[0].data["motor"] == pytest.approx(-4)
+        (result,) = [result for result in bl.results(uid) if result.y == "det" and result.final]
+        assert result.values["center"] == pytest.approx(1.0, abs=0.05)
+        with pytest.raises(RefusedError, match="did you mean"):
+            bl.queue.add("scna", ["det"])
+
+
+def test_points_are_given_while_the_run_goes_on_and_it_can_be_stopped(system: System) -> None:
+    with system.connect() as bl:
+        item = bl.queue.put("count", [["det"]], {"num": 100, "delay": 0.2}, start=True)
+        seen = 0
+        for event in item.follow():
+            if isinstance(event, Point):
+                seen += 1
+                if seen == 3:
+                    bl.stop("enough")
+        finished = item.message
+        assert finished.result is not None
+        assert finished.result.exit_status == "stopped"
+        assert 3 <= seen < 20
+        with pytest.raises(PlanFailedError, match="aborted"):
+            _abort_when_running(bl)
+
+
+def _abort_when_running(bl: Any) -> None:
+    import threading
+
+    def abort() -> None:
+        with connect(bl.settings.beamline, data_dir=bl.settings.data_dir) as other:
+            for status in other.statuses():
+                assert isinstance(status, ScanServerStatus)
+                if status.run_state == "running" and status.run_uid:
+                    other.abort("test")
+                    return
+
+    thread = threading.Thread(target=abort)
+    thread.start()
+    try:
+        bl.run.count(["det"], num=100, delay=0.2)
+    finally:
+        thread.join()
+
+
+def test_a_service_that_is_killed_is_started_again(system: System) -> None:
+    pid = system.status()["services"]["scihub"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: system.status()["services"].get("scihub", {}).get("pid") not in (None, pid), "it never came back")
+    until(lambda: system.status()["missing"] == [], "something is missing")
+
+
+def test_a_redis_that_is_killed_is_started_again_and_the_beamline_goes_on(system: System) -> None:
+    facts = system.data / "redis" / "bus.json"
+    pid = json.loads(facts.read_text())["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: json.loads(facts.read_text())["pid"] != pid, "it never came back")
+    until(lambda: system.status().get("missing") == [], "something is missing")
+    done = system.call("run", "count", "[det]", "num=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_up_in_the_foreground_stops_everything_on_ctrl_c(tmp_path: Path) -> None:
+    system = make_system(tmp_path)
+    process = system.start("up")
+    read_until(process, "is up after")
+    record = read_record(load(data_dir=system.data))
+    assert record is not None
+    assert {"sleeper", "scan_server", "device_server", "documents-live", "api", "scihub"} == record.processes.keys()
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, rest
+    assert rest.index("stopping scan_server") < rest.index("stopping device_server") < rest.index("stopping sleeper")
+    assert "killed" not in rest
+    assert not any(part.is_alive for part in record.processes.values())
+    assert read_record(load(data_dir=system.data)) is None
+
+
+def test_down_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
+    system = make_system(tmp_path)
+    assert system.call("up", "--detach").returncode == 0
+    record = read_record(load(data_dir=system.data))
+    assert record is not None
+    os.kill(record.supervisor.pid, signal.SIGKILL)
+    until(lambda: not record.supervisor.is_alive, "it cannot be killed")
+    assert record.remains
+    refused = system.call("up")
+    assert refused.returncode == 1
+    assert "bec-bluesky down" in refused.stderr
+    done = system.call("down")
+    assert done.returncode == 0, done.stderr
+    assert not record.remains
+    assert "nothing runs" in system.call("down").stdout
+
+
+def test_a_malformed_device_file_stops_up_with_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    system = make_system(tmp_path)
+    (system.directory / "profile" / "devices.yaml").write_text("devices: [this is, no mapping")
+    refused = system.call("up", "--detach")
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "devices.yaml" in refused.stderr
+    assert read_record(load(data_dir=system.data)) is None
+
+
+def test_a_system_on_a_leash_ends_with_the_process_that_holds_it(tmp_path: Path) -> None:
+    system = make_system(tmp_path)
+    code = (
+        "import os, signal\n"
+        "from bec_bluesky.cli._launch import Background\n"
+        "from bec_bluesky.settings import load\n"
+        "background = Background.launch(load(), print, leash=True)\n"
+        "background.wait_for('essential')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], env=system.environment, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    until(lambda: read_record(load(data_dir=system.data)) is None, "it runs on")
+    assert identify(os.getpid()).is_alive

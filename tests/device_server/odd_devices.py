@@ -1,0 +1,140 @@
+"""Devices that behave in ways a server must bear."""
+
+import asyncio
+import threading
+from typing import Any
+
+from ophyd import Component, Device, Signal
+from ophyd_async.core import AsyncStatus, StandardReadable, soft_signal_rw
+from ophyd_async.core import Device as AsyncDevice
+
+attempts: dict[str, int] = {}
+"""{device: how often it was built}"""
+
+
+class Napper(Device):
+    """Blocks in `trigger`, as drivers of ophyd should not but do; stopping it wakes it."""
+
+    value = Component(Signal, value=1.0, kind="hinted")
+
+    def __init__(self, prefix: str = "", *, name: str, pace: float = 0.3, **kwargs: Any) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+        self._pace = pace
+        self._wake = threading.Event()
+
+    def nap(self, seconds: float) -> str:
+        """Sleep that long, or until it is stopped."""
+        self._wake.clear()
+        return "woken" if self._wake.wait(seconds) else "slept"
+
+    def trigger(self) -> Any:
+        self.nap(self._pace)
+        return super().trigger()
+
+    def stop(self, *, success: bool = False) -> None:
+        self._wake.set()
+
+    USER_ACCESS = ("nap",)
+
+
+class Lingering(StandardReadable):
+    """Takes its time to unstage; tells in which order things were done."""
+
+    def __init__(self, name: str = "") -> None:
+        with self.add_children_as_readables():
+            self.value = soft_signal_rw(float, 0.0)
+        self.done: list[str] = []
+        super().__init__(name=name)
+
+    @AsyncStatus.wrap
+    async def unstage(self) -> None:
+        await asyncio.sleep(0.2)
+        self.done.append("unstaged")
+
+    @AsyncStatus.wrap
+    async def trigger(self) -> None:
+        self.done.append("triggered")
+
+    def history(self) -> list[str]:
+        return self.done
+
+    USER_ACCESS = ("history",)
+
+
+class Unreachable(AsyncDevice):
+    """Never connects."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(60.0)
+
+
+let_go = threading.Event()
+
+
+class Hanging(Device):
+    """Its constructor does not return until it is let go."""
+
+    def __init__(self, prefix: str = "", *, name: str, **kwargs: Any) -> None:
+        attempts[name] = attempts.get(name, 0) + 1
+        let_go.wait(30.0)
+        super().__init__(prefix, name=name, **kwargs)
+
+
+class Failing(Device):
+    """Fails one of its readings."""
+
+    value = Component(Signal, value=1.0, kind="hinted")
+
+    def __init__(self, prefix: str = "", *, name: str, **kwargs: Any) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+        self._readings_left = 10**9
+
+    def fail_after(self, number: int) -> None:
+        """Give the next `number` readings, fail once, then give readings again."""
+        self._readings_left = number
+
+    def read(self) -> Any:
+        self._readings_left -= 1
+        if self._readings_left == -1:
+            raise OSError("the electrometer is saturated")
+        if self._readings_left < -1:
+            self._readings_left = 10**9
+        return super().read()
+
+    USER_ACCESS = ("fail_after",)
+
+
+class ThirdTime(Device):
+    """Can be built at the third try."""
+
+    value = Component(Signal, value=1.0, kind="hinted")
+
+    def __init__(self, prefix: str = "", *, name: str, **kwargs: Any) -> None:
+        attempts[name] = attempts.get(name, 0) + 1
+        if attempts[name] < 3:
+            raise ConnectionError(f"controller busy, try {attempts[name]}")
+        super().__init__(prefix, name=name, **kwargs)
+
+
+class Counting(StandardReadable):
+    """Counts how often it was connected."""
+
+    def __init__(self, name: str = "") -> None:
+        with self.add_children_as_readables():
+            self.value = soft_signal_rw(float, 7.0)
+        super().__init__(name=name)
+
+    async def connect(self, *args: Any, **kwargs: Any) -> None:
+        attempts[self.name] = attempts.get(self.name, 0) + 1
+        await super().connect(*args, **kwargs)
+
+
+async def made_later(name: str) -> Any:
+    """An asynchronous factory."""
+    await asyncio.sleep(0)
+    return soft_signal_rw(float, 3.0, name=name)
+
+
+def not_a_device(name: str) -> int:
+    """A factory that gives no device."""
+    return len(name)

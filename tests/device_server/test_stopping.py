@@ -1,0 +1,98 @@
+"""Stopping one device, all devices, and what a lost client left behind."""
+
+import time
+
+import pytest
+
+from bec_bluesky.device_server import DeviceServer
+from tests.device_server.device_server_harness import Client, until
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+async def test_a_move_is_stopped_on_its_way(client: Client) -> None:
+    number = await client.start("slow", "set", 50.0)
+    await until(lambda: client.of(number, "progress"), "progress")
+    await client.ask("slow", "stop", success=False)
+    with pytest.raises(RuntimeError, match="slow"):
+        await client.end(number)
+    assert 0.0 <= await client.ask("slow", "get") < 10.0
+
+
+async def test_stopping_as_the_run_engine_does_ends_the_move_well(client: Client) -> None:
+    number = await client.start("slow", "set", 50.0)
+    await until(lambda: client.of(number, "progress"), "progress")
+    await client.ask("slow", "stop", success=True)
+    await client.end(number)
+
+
+async def test_a_device_that_blocks_is_stopped_at_once(client: Client) -> None:
+    number = await client.start("napper", "nap", 60.0)
+    await client.ask("sig", "read")
+    await client.ask("napper", "stop")
+    assert await client.end(number) == "woken"
+
+
+async def test_one_panic_stop_reaches_everything_within_a_fifth_of_a_second(client: Client) -> None:
+    moves = [await client.start(name, "set", 50.0) for name in ("slow", "slow2")]
+    nap = await client.start("dozer", "nap", 60.0)
+    for move in moves:
+        await until(lambda move=move: client.of(move, "progress"), "progress")
+    began = time.monotonic()
+    assert await client.ask("", "stop_all") == {}
+    for move in moves:
+        with pytest.raises(RuntimeError):
+            await client.end(move)
+    assert await client.end(nap) == "woken"
+    assert time.monotonic() - began < 0.2
+
+
+async def test_panic_stop_works_when_every_thread_is_blocked(client: Client) -> None:
+    """As many as there are threads for devices that need none of their own."""
+    naps = [await client.start(f"napper{number}", "nap", 60.0) for number in range(20)]
+    await client.ask("soft", "get")
+    assert await client.ask("", "stop_all") == {}
+    assert [await client.end(nap) for nap in naps[:16]] == ["woken"] * 16
+    for number in range(16, 20):  # those began only now
+        await client.ask(f"napper{number}", "stop")
+        assert await client.end(naps[number]) == "woken"
+
+
+async def test_of_a_lost_client_moves_end_stages_and_subscriptions_go(client: Client, server: DeviceServer) -> None:
+    other = Client(server.bus, "other")
+    await other.connect()
+    try:
+        await other.ask("blob", "stage")
+        lost = [await other.start("slow", "set", 50.0), await other.start("soft", "subscribe")]
+        kept = await client.start("slow2", "set", 50.0)
+        for owner, number in ((other, lost[0]), (client, kept)):
+            await until(lambda owner=owner, number=number: owner.of(number, "progress"), "progress")
+        assert server._executor is not None
+        assert await client.ask("", "client_lost", "other") == {}
+        with pytest.raises(RuntimeError):
+            await other.end(lost[0])
+        assert client.of(kept, "done", "failed") == []
+        assert server._executor.statuses.staged == {}
+        values = len(other.of(lost[1], "value"))
+        await client.ask("soft", "set", 8.0)
+        await other.ask("", "ping")
+        assert len(other.of(lost[1], "value")) == values
+        await client.ask("slow2", "stop")
+    finally:
+        other.close()
+
+
+async def test_a_flight_of_a_lost_client_is_stopped(client: Client, server: DeviceServer) -> None:
+    other = Client(server.bus, "other")
+    await other.connect()
+    try:
+        flight = {"start_position": 0.0, "end_position": 20.0, "time_for_move": 20.0}
+        await other.ask("slow", "prepare", flight)
+        await other.ask("slow", "kickoff")
+        await client.ask("", "client_lost", "other")
+        await until(lambda: server._executor is not None and not server._executor.statuses.flying, "the end")
+        before = await client.ask("slow", "get")
+        await client.ask("napper", "nap", 0.3)
+        assert await client.ask("slow", "get") == before
+    finally:
+        other.close()

@@ -1,0 +1,157 @@
+"""Deterministic devices, built in process and, from a device file, in a device server: the very same factories."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ophyd import Component, Device, PseudoPositioner, PseudoSingle, Signal, SoftPositioner
+from ophyd.pseudopos import pseudo_position_argument, real_position_argument
+from ophyd.sim import MockFlyer, SynAxis, SynGauss
+from ophyd.status import DeviceStatus
+from ophyd_async.core import (
+    DeviceVector,
+    StandardReadable,
+    StaticFilenameProvider,
+    StaticPathProvider,
+    StrictEnum,
+    soft_signal_rw,
+)
+from ophyd_async.sim import SimBlobDetector, SimMotor
+
+
+class Mode(StrictEnum):
+    """Values of the soft enumeration signal."""
+
+    SLOW = "slow"
+    FAST = "fast"
+
+
+class BrokenDetector(Device):
+    """Reads well, fails when it is triggered."""
+
+    value = Component(Signal, value=1.0, kind="hinted")
+
+    def trigger(self) -> DeviceStatus:
+        status = DeviceStatus(self)
+        status.set_exception(RuntimeError("the shutter is stuck"))
+        return status
+
+
+class RefusingDetector(Device):
+    """Raises in `trigger` itself."""
+
+    value = Component(Signal, value=1.0, kind="hinted")
+
+    def trigger(self) -> DeviceStatus:
+        raise LookupError("no such filter")
+
+
+class Bank(StandardReadable):
+    """Numbered parts."""
+
+    def __init__(self, name: str = "") -> None:
+        with self.add_children_as_readables():
+            self.parts = DeviceVector({number: soft_signal_rw(float, float(number)) for number in (1, 2)})
+        super().__init__(name=name)
+
+
+class Turned(PseudoPositioner):
+    """Two axes at 45 degrees to two real ones."""
+
+    along = Component(PseudoSingle, limits=(-10, 10))
+    across = Component(PseudoSingle, limits=(-10, 10))
+    left = Component(SoftPositioner, init_pos=0.0)
+    right = Component(SoftPositioner, init_pos=0.0)
+
+    @pseudo_position_argument
+    def forward(self, position: Any) -> Any:
+        return self.RealPosition(left=position.along - position.across, right=position.along + position.across)
+
+    @real_position_argument
+    def inverse(self, position: Any) -> Any:
+        return self.PseudoPosition(
+            along=(position.left + position.right) / 2, across=(position.right - position.left) / 2
+        )
+
+
+def limited(name: str) -> SoftPositioner:
+    return SoftPositioner(name=name, limits=(-2, 2), init_pos=0, egu="mm")
+
+
+def blob(name: str, directory: str) -> SimBlobDetector:
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    return SimBlobDetector(StaticPathProvider(StaticFilenameProvider("blob"), Path(directory)), name=name)
+
+
+def slow_motor(name: str) -> SimMotor:
+    return SimMotor(name=name, instant=False)
+
+
+def plain_signal(name: str) -> Signal:
+    return Signal(name=name, value=1.0)
+
+
+def float_signal(name: str) -> Any:
+    return soft_signal_rw(float, 1.5, name=name, units="K", precision=2)
+
+
+def mode_signal(name: str) -> Any:
+    return soft_signal_rw(Mode, Mode.SLOW, name=name)
+
+
+def gauss(name: str, motor: Any, field: str) -> SynGauss:
+    return SynGauss(name, motor, field, center=0.0, Imax=10.0, sigma=1.0)
+
+
+def flyer(name: str, detector: Any, motor: Any) -> MockFlyer:
+    return MockFlyer(name, detector, motor, -1, 1, 5)
+
+
+TABLE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "motor": (SynAxis, {}),
+    "motor2": (SynAxis, {}),
+    "det": (gauss, {"motor": "$motor", "field": "motor"}),
+    "det2": (gauss, {"motor": "$motor2", "field": "motor2"}),
+    "limited": (limited, {}),
+    "sig": (plain_signal, {}),
+    "broken": (BrokenDetector, {}),
+    "refusing": (RefusingDetector, {}),
+    "sim_x": (SimMotor, {}),
+    "sim_y": (SimMotor, {}),
+    "bank": (Bank, {}),
+    "turned": (Turned, {}),
+    "slow": (slow_motor, {}),
+    "temperature": (float_signal, {}),
+    "mode": (mode_signal, {}),
+    "blob": (blob, {"directory": "%files"}),
+    "blob2": (blob, {"directory": "%files2"}),
+    "flyer": (flyer, {"detector": "$det", "motor": "$motor"}),
+}
+"""{name: (factory, keywords)}; `$` refers to a device, `%files` to a directory of its own."""
+
+
+def build(files: Path) -> dict[str, Any]:
+    """Make all devices in this process; those of ophyd-async are to be connected."""
+    made: dict[str, Any] = {}
+    for name, (factory, keywords) in TABLE.items():
+        made[name] = factory(name=name, **{key: _argument(value, files, made) for key, value in keywords.items()})
+    return made
+
+
+def device_file(files: Path) -> str:
+    """Write the same devices as a device file."""
+    lines = ["version: 1", "devices:"]
+    for name, (factory, keywords) in TABLE.items():
+        lines += [f"  {name}:", f"    class: {factory.__module__}:{factory.__qualname__}"]
+        if keywords:
+            lines.append("    kwargs:")
+        for key, value in keywords.items():
+            text = f"{{$ref: {value[1:]}}}" if value.startswith("$") else _argument(value, files, {})
+            lines.append(f"      {key}: {text}")
+    return "\n".join(lines) + "\n"
+
+
+def _argument(value: str, files: Path, made: dict[str, Any]) -> Any:
+    if value.startswith("$"):
+        return made[value[1:]]
+    return str(files / value[1:]) if value.startswith("%") else value

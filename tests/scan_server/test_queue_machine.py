@@ -1,0 +1,324 @@
+"""The queue as a state machine: whatever happens in whatever order, no item is lost and none runs twice."""
+
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from bec_bluesky.errors import RefusedError, UnknownItemError
+from bec_bluesky.messages.queue import ItemResult, QueueItem
+from bec_bluesky.scan_server import _queue as q
+
+FAILED = ItemResult(exit_status="failed", reason="it broke")
+COMPLETED = ItemResult(exit_status="completed")
+
+
+def item(name: str) -> QueueItem:
+    return QueueItem(item_id=name, plan="count")
+
+
+def stepped(state: q.QueueState, *events: q.Event) -> q.QueueState:
+    for event in events:
+        state, _ = q.step(state, event)
+    return state
+
+
+def waiting(*names: str, **facts: Any) -> q.QueueState:
+    return q.QueueState(waiting=tuple(item(name) for name in names), **facts)
+
+
+def names(state: q.QueueState) -> list[str]:
+    return [each.item_id for each in state.waiting]
+
+
+def changes(commands: tuple[q.Command, ...]) -> list[q.Change]:
+    return [change for command in commands if isinstance(command, q.Persist) for change in command.changes]
+
+
+@pytest.mark.parametrize(
+    ("position", "order"),
+    [
+        (None, ["a", "b", "c", "new"]),
+        (0, ["new", "a", "b", "c"]),
+        (1, ["a", "new", "b", "c"]),
+        (-1, ["a", "b", "c", "new"]),
+        (-2, ["a", "b", "new", "c"]),
+        (99, ["a", "b", "c", "new"]),
+        (-99, ["new", "a", "b", "c"]),
+    ],
+)
+def test_an_item_goes_to_the_position_that_was_asked_for(position: int | None, order: list[str]) -> None:
+    state = stepped(waiting("a", "b", "c"), q.Added((item("new"),), position))
+    assert names(state) == order
+    assert state.mode == "stopped", "adding is not starting"
+
+
+def test_several_items_stay_together_in_their_order() -> None:
+    assert names(stepped(waiting("a", "b"), q.Added((item("x"), item("y")), 1))) == ["a", "x", "y", "b"]
+
+
+def test_a_started_queue_runs_the_first_item_once_it_is_durable() -> None:
+    _, commands = q.step(waiting("a", "b", has_worker=True), q.Started())
+    assert [type(command) for command in commands] == [q.Persist, q.RunOnWorker]
+    assert q.Take("a") in changes(commands)
+    assert q.Facts("a", "running", 1) in changes(commands)
+
+
+def test_a_queue_that_is_started_before_a_worker_is_there_goes_on_when_one_comes() -> None:
+    state, commands = q.step(waiting("a"), q.Started())
+    assert state.mode == "running"
+    assert state.running is None
+    state, commands = q.step(state, q.WorkerFree(True))
+    assert state.running is not None
+    assert isinstance(commands[-1], q.RunOnWorker)
+
+
+def test_the_next_item_follows_in_the_same_transaction() -> None:
+    state = stepped(waiting("a", "b", has_worker=True), q.Started())
+    state, commands = q.step(state, q.Ended("a", COMPLETED, has_worker=True))
+    assert [type(command) for command in commands] == [q.Persist, q.RunOnWorker]
+    assert state.running is not None
+    assert state.running.item_id == "b"
+
+
+@pytest.mark.parametrize("status", ["failed", "aborted", "halted", "unknown"])
+def test_the_queue_stops_after_an_item_that_did_not_end_well(status: Any) -> None:
+    state = stepped(waiting("a", "b", has_worker=True), q.Started())
+    state = stepped(state, q.Ended("a", ItemResult(exit_status=status), has_worker=True))
+    assert (state.mode, names(state), state.running) == ("stopped", ["b"], None)
+
+
+@pytest.mark.parametrize("status", ["completed", "stopped"])
+def test_the_queue_goes_on_after_an_item_that_ended_well_and_stops_when_it_is_empty(status: Any) -> None:
+    state = stepped(waiting("a", "b", has_worker=True), q.Started())
+    state = stepped(state, q.Ended("a", ItemResult(exit_status=status), has_worker=True))
+    assert state.mode == "running"
+    state = stepped(state, q.Ended("b", ItemResult(exit_status=status), has_worker=True))
+    assert (state.mode, state.running) == ("stopped", None)
+
+
+def test_a_lost_worker_fails_its_item_closes_its_runs_first_and_the_queue_goes_on() -> None:
+    state = stepped(waiting("a", "b", has_worker=True), q.Started())
+    state, commands = q.step(state, q.WorkerLost(FAILED, has_worker=True))
+    assert [type(command) for command in commands] == [q.CloseLostRuns, q.Persist, q.RunOnWorker]
+    finished = [change.item for change in changes(commands) if isinstance(change, q.Finish)]
+    assert [(each.item_id, each.result) for each in finished] == [("a", FAILED)]
+    assert state.running is not None
+    assert state.running.item_id == "b"
+
+
+def test_a_stop_lets_the_running_item_end_and_can_be_taken_back() -> None:
+    state = stepped(waiting("a", "b", has_worker=True), q.Started(), q.StopAsked())
+    assert (state.mode, state.running is not None) == ("stopping", True)
+    assert stepped(state, q.StopCancelled()).mode == "running"
+    state = stepped(state, q.Ended("a", COMPLETED, has_worker=True))
+    assert (state.mode, names(state)) == ("stopped", ["b"])
+
+
+@pytest.mark.parametrize(
+    "state", [q.QueueState(), waiting("a"), waiting("a", mode="running"), waiting("a", mode="stopping")]
+)
+def test_stopping_is_never_refused(state: q.QueueState) -> None:
+    assert stepped(state, q.StopAsked()).mode == "stopped"
+
+
+def test_adding_with_start_does_not_undo_somebodys_stop() -> None:
+    state = stepped(waiting("a", has_worker=True), q.Started(), q.StopAsked(), q.Added((item("b"),), start=True))
+    assert (state.mode, names(state)) == ("stopping", ["b"])
+
+
+def test_what_ran_when_the_scan_server_died_is_held_in_front_and_the_queue_is_stopped() -> None:
+    left = waiting("b", running=item("a"), mode="running", revision=7)
+    state, commands = q.recover(left, "it died")
+    assert [type(command) for command in commands] == [q.CloseLostRuns, q.Persist]
+    assert (names(state), state.running, state.mode) == (["a", "b"], None, "stopped")
+    assert (state.waiting[0].state, state.waiting[0].held) == ("held", "it died")
+
+
+def test_the_queue_does_not_start_past_a_held_item_until_it_is_released_or_removed() -> None:
+    state, _ = q.recover(waiting("b", running=item("a")), "it died")
+    with pytest.raises(RefusedError, match=r"Item a .* is held: it died; release it or remove it") as refused:
+        q.step(state, q.Started())
+    assert refused.value.code == "item_held"
+    assert stepped(state, q.Released("a"), q.Started()).mode == "running"
+    assert stepped(state, q.Removed("a"), q.Started()).mode == "running"
+
+
+def test_a_running_queue_stops_in_front_of_a_held_item() -> None:
+    held = QueueItem(item_id="h", plan="count", state="held", held="wait for the sample")
+    state = stepped(waiting("a", has_worker=True), q.Added((held,)), q.Started())
+    state = stepped(state, q.Ended("a", COMPLETED, has_worker=True))
+    assert (state.mode, names(state), state.running) == ("stopped", ["h"], None)
+
+
+def test_refusals_have_stable_codes_and_change_nothing() -> None:
+    running = stepped(waiting("a", has_worker=True), q.Started())
+    for state, event, code in [
+        (q.QueueState(), q.Started(), "queue_empty"),
+        (q.QueueState(), q.StopCancelled(), "queue_stopped"),
+        (running, q.Removed("a"), "item_running"),
+        (running, q.Removed("zzz"), "unknown_item"),
+        (waiting("b"), q.Released("b"), "not_held"),
+    ]:
+        with pytest.raises(RefusedError) as refused:
+            q.step(state, event)
+        assert refused.value.code == code
+
+
+class Durable:
+    """What Redis holds after the changes that were persisted, and nothing else."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, QueueItem] = {}
+        self.order: list[str] = []
+        self.history: list[QueueItem] = []
+        self.facts = q.Facts("", "stopped", 0)
+
+    def apply(self, change: q.Change) -> None:
+        match change:
+            case q.Put(each):
+                self.items[each.item_id] = each
+            case q.Insert(item_id, before):
+                self.order.insert(len(self.order) if before is None else self.order.index(before), item_id)
+            case q.Take(item_id):
+                self.order.remove(item_id)
+            case q.Forget(item_id):
+                del self.items[item_id]
+            case q.Finish(each):
+                self.history.append(each)
+                del self.items[each.item_id]
+            case q.Facts():
+                self.facts = change
+
+    def state(self) -> q.QueueState:
+        return q.QueueState(
+            waiting=tuple(self.items[item_id] for item_id in self.order),
+            running=self.items[self.facts.running] if self.facts.running else None,
+            mode=self.facts.mode,
+            revision=self.facts.revision,
+        )
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Random people, workers and crashes."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.state = q.QueueState()
+        self.durable = Durable()
+        self.submitted: list[str] = []
+        self.taken_out: list[str] = []
+        self.starts: list[str] = []
+        self.released: set[str] = set()
+        self.on_worker: str | None = None
+
+    def happen(self, event: q.Event) -> bool:
+        try:
+            state, commands = q.step(self.state, event)
+        except RefusedError:
+            return False
+        self.carry_out(state, commands)
+        return True
+
+    def carry_out(self, state: q.QueueState, commands: tuple[q.Command, ...]) -> None:
+        for command in commands:
+            match command:
+                case q.Persist(persisted):
+                    for change in persisted:
+                        self.durable.apply(change)
+                case q.RunOnWorker(each):
+                    assert self.on_worker is None, "two items at once"
+                    assert each.state == "running"
+                    self.on_worker = each.item_id
+                    self.starts.append(each.item_id)
+                case q.CloseLostRuns():
+                    pass
+        self.state = state
+
+    @rule(count=st.integers(1, 3), position=st.none() | st.integers(-4, 4), start=st.booleans())
+    def add(self, count: int, position: int | None, start: bool) -> None:
+        new = [f"i{len(self.submitted) + n}" for n in range(count)]
+        if self.happen(q.Added(tuple(item(name) for name in new), position, start)):
+            self.submitted += new
+
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        if self.state.waiting:
+            name = data.draw(st.sampled_from(names(self.state)))
+            assert self.happen(q.Removed(name))
+            self.taken_out.append(name)
+
+    @rule()
+    def clear(self) -> None:
+        self.taken_out += names(self.state)
+        self.happen(q.Cleared())
+
+    @rule()
+    def release(self) -> None:
+        for each in self.state.waiting:
+            if each.state == "held":
+                self.happen(q.Released(each.item_id))
+                self.released.add(each.item_id)
+
+    @rule(event=st.sampled_from([q.Started(), q.StopAsked(), q.StopCancelled()]))
+    def control(self, event: q.Event) -> None:
+        self.happen(event)
+
+    @rule(is_free=st.booleans())
+    def worker_comes_or_goes(self, is_free: bool) -> None:
+        if self.on_worker is None:
+            self.happen(q.WorkerFree(is_free))
+
+    @rule(status=st.sampled_from(["completed", "failed", "stopped", "aborted", "halted"]), has_worker=st.booleans())
+    def item_ends(self, status: Any, has_worker: bool) -> None:
+        if self.on_worker is not None:
+            name, self.on_worker = self.on_worker, None
+            self.happen(q.Ended(name, ItemResult(exit_status=status), has_worker))
+
+    @rule(has_worker=st.booleans())
+    def worker_dies(self, has_worker: bool) -> None:
+        if self.on_worker is not None:
+            self.on_worker = None
+            self.happen(q.WorkerLost(FAILED, has_worker))
+
+    @rule()
+    def scan_server_dies(self) -> None:
+        self.on_worker = None
+        self.carry_out(*q.recover(self.durable.state(), "the scan server died"))
+
+    @invariant()
+    def every_item_is_in_one_place(self) -> None:
+        places = names(self.state) + [each.item_id for each in self.durable.history] + self.taken_out
+        if self.state.running is not None:
+            places.append(self.state.running.item_id)
+        assert sorted(places) == sorted(self.submitted)
+
+    @invariant()
+    def nothing_runs_twice_unless_it_was_released(self) -> None:
+        twice = {name for name in self.starts if self.starts.count(name) > 1}
+        assert twice <= self.released
+
+    @invariant()
+    def what_is_durable_is_the_state(self) -> None:
+        durable = self.durable.state()
+        assert (durable.waiting, durable.running, durable.mode) == (
+            self.state.waiting,
+            self.state.running,
+            self.state.mode,
+        )
+        assert durable.revision == self.state.revision
+
+    @invariant()
+    def what_the_queue_says_runs_is_what_the_worker_has(self) -> None:
+        assert self.on_worker == (self.state.running.item_id if self.state.running is not None else None)
+
+
+QueueMachine.TestCase.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestQueueMachine = QueueMachine.TestCase
+
+
+def test_an_end_that_belongs_to_another_item_is_refused() -> None:
+    with pytest.raises(UnknownItemError):
+        q.step(stepped(waiting("a", has_worker=True), q.Started()), q.Ended("b", COMPLETED))

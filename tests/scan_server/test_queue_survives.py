@@ -1,0 +1,142 @@
+"""Random kills of scan server and worker, and a Redis that does not answer: no item is lost, none runs twice."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bec_bluesky.bus import Bus
+from bec_bluesky.errors import BusError, NoReplyError, RefusedError
+from bec_bluesky.messages.queue import AddItem, ItemAccepted, ReleaseItem, RemoveItem, StartQueue
+from bec_bluesky.scan_server import ScanServer
+from bec_bluesky.scan_server._store import QueueStore
+from bec_bluesky.settings import Settings
+from tests.scan_server.scan_server_harness import IMPATIENT, SCRIPTED, Client, process, serving
+
+
+def child_of(pid: int) -> int | None:
+    """Give a worker of a scan server's process."""
+    try:
+        children = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return None
+    return children[0] if children else None
+
+
+async def submit(client: Client, asked: list[str], accepted: list[str]) -> None:
+    """Add items until cancelled; what was accepted must never be lost."""
+    for number in range(10_000):
+        title = f"t{number}"
+        asked.append(title)
+        with contextlib.suppress(NoReplyError, RefusedError):
+            await client.ask(AddItem(plan="brief", title=title), timeout=1.0)
+            accepted.append(title)
+        await asyncio.sleep(0.005)
+
+
+async def keep_going(client: Client, removed: list[str]) -> None:
+    """Start the queue whenever it has stopped; take out what is held."""
+    while True:
+        with contextlib.suppress(NoReplyError, RefusedError):
+            await client.ask(StartQueue(), timeout=1.0)
+        with contextlib.suppress(NoReplyError, RefusedError):
+            for item in (await client.queue(1.0)).waiting:
+                if item.state == "held":
+                    removed.append((await client.ask(RemoveItem(item_id=item.item_id), timeout=1.0)).title)
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "seed", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
+async def test_random_kills_lose_no_item_and_run_none_twice(
+    settings: Settings, client: Client, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    log = tmp_path / "ran"
+    log.touch()
+    monkeypatch.setenv("SCRIPTED_WORKER_LOG", str(log))
+    chance = random.Random(seed)
+    asked: list[str] = []
+    accepted: list[str] = []
+    removed: list[str] = []
+    people = [
+        asyncio.create_task(submit(client, asked, accepted)),
+        asyncio.create_task(keep_going(client, removed)),
+    ]
+    for _ in range(4):
+        async with process(settings) as scan_server:
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(chance.uniform(0.3, 0.8))
+                victim = child_of(scan_server.pid)
+                if victim is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(victim, signal.SIGKILL)
+            await asyncio.sleep(chance.uniform(0.4, 1.0))
+    for person in people:
+        person.cancel()
+    await asyncio.gather(*people, return_exceptions=True)
+    store = QueueStore(bus)
+    await store.take_over()
+    loaded = await store.load()
+    places = Counter(item.title for item in loaded.state.waiting)
+    if loaded.state.running is not None:
+        places[loaded.state.running.title] += 1
+    before = None
+    while True:
+        page = await store.history(1000, before)
+        places.update(item.title for item in page.items)
+        before = page.next
+        if before is None:
+            break
+    places.update(removed)
+    assert loaded.problems == []
+    assert len(accepted) > 50, "the test did something"
+    assert set(accepted) <= set(places), "an accepted item is lost"
+    assert set(places) <= set(asked)
+    assert [title for title, count in places.items() if count > 1] == []
+    ran = Counter(log.read_text().split())
+    assert len(ran) > 20
+    assert [item for item, count in ran.items() if count > 1] == []
+
+
+async def test_a_redis_that_does_not_answer_for_a_while_is_waited_for(
+    settings: Settings, client: Client, bus: Bus
+) -> None:
+    async with serving(ScanServer(settings, worker_command=SCRIPTED, has_spare=False, patience=IMPATIENT)):
+        for _ in range(200):
+            await client.ask(AddItem(plan="brief"))
+        await client.ask(StartQueue())
+        await client.until_status(run_state="running")
+        await bus.redis.client_pause(3500)  # longer than the bus waits for a reply
+        with pytest.raises(BusError):
+            await client.status()
+        await client.until_ended(200)
+        done = []
+        before = None
+        store = QueueStore(bus)
+        while True:
+            page = await store.history(100, before)
+            done += [item.item_id for item in page.items]
+            before = page.next
+            if before is None:
+                break
+        assert len(done) == len(set(done)) == 200
+
+
+async def test_a_held_item_runs_once_a_person_releases_it(settings: Settings, client: Client) -> None:
+    async with process(settings) as first:
+        accepted: ItemAccepted = await client.ask(AddItem(plan="wait", start=True))
+        await client.until_status(scan_id=1)
+        first.kill()
+        await first.wait()
+    async with serving(ScanServer(settings, worker_command=SCRIPTED, has_spare=False)):
+        await client.ask(ReleaseItem(item_id=accepted.item.item_id))
+        await client.ask(StartQueue())
+        status = await client.until_status(scan_id=1)
+        assert status.running is not None
+        assert (status.running.item_id, status.running.held) == (accepted.item.item_id, "")

@@ -1,0 +1,114 @@
+"""Scan server, worker and device server: what devices allow decides what is queued, and a lost worker lets go."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bec_bluesky.bus import Bus
+from bec_bluesky.channels import DEVICES, READBACKS
+from bec_bluesky.errors import RefusedError
+from bec_bluesky.messages.queue import AddItem, ItemAccepted, StartQueue
+from bec_bluesky.scan_server import ScanServer
+from bec_bluesky.settings import Settings
+from tests.scan_server.scan_server_harness import Client, serving, until
+from tests.scan_server.worker.worker_bench import documents, make_profile
+
+DEVICE_FILE = """
+version: 1
+devices:
+  x: {class: "ophyd.sim:SynAxis", limits: {low: -5, high: 5}}
+  gone: {class: "ophyd.sim:SynAxis", enabled: false}
+  slow: {class: "ophyd_async.sim:SimMotor", set: {velocity: 1.0}}
+  det: {class: "ophyd.sim:SynSignal"}
+"""
+
+
+@pytest.fixture
+async def instrument(settings: Settings, bus: Bus, tmp_path: Path) -> AsyncIterator[Settings]:
+    """A profile with devices, and a device server that serves them."""
+    profile = make_profile(tmp_path / "profile", startup="")
+    (profile / "profile_collection" / "devices.yaml").write_text(DEVICE_FILE)
+    settings = settings.with_(profile=profile)
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bec_bluesky.device_server", env={**os.environ, **settings.environment()}
+    )
+
+    async def serves() -> bool:
+        devices = await bus.fields(DEVICES, server="main")
+        assert server.returncode is None
+        return {"x", "gone", "slow", "det"} <= devices.keys()
+
+    try:
+        await until(serves, timeout=40.0)
+        yield settings
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            server.terminate()
+        await server.wait()
+
+
+async def test_what_devices_do_not_allow_is_refused_and_what_they_allow_runs(
+    instrument: Settings, client: Client, bus: Bus
+) -> None:
+    async with serving(ScanServer(instrument, has_spare=False)) as server:
+
+        async def is_ready() -> bool:
+            return server.pool.ready == 1
+
+        await until(is_ready, timeout=60.0)
+        for args, code, text in (
+            ([["det"], "x", -4, 6], "limits", "x cannot go to 6"),
+            ([["det"], "y", -1, 1], "unknown_device", "no device 'y'"),
+            ([["det"], "slow.user_readback", -1, 1], "bad_argument", "is not Movable"),
+            ([["det"], "gone", -1, 1], "device_unavailable", "'gone' on main is disabled"),
+        ):
+            with pytest.raises(RefusedError) as refused:
+                await client.ask(AddItem(plan="scan", args=args, kwargs={"num": 11}))
+            assert refused.value.code == code, str(refused.value)
+            assert text in str(refused.value)
+        assert (await client.status()).revision == 0
+        accepted: ItemAccepted = await client.ask(AddItem(plan="scan", args=[["det"], "x", -4, 4], kwargs={"num": 5}))
+        assert accepted.warnings == []
+        assert accepted.item.properties["points"] == 5
+        assert set(accepted.item.properties["devices"]) == {"x", "det"}
+        await client.ask(StartQueue())
+        (done,) = await client.until_ended(1)
+        assert done.result is not None
+        assert (done.result.exit_status, done.result.reason) == ("completed", "")
+        found = await documents(bus, done.result.run_uids[0])
+        assert [name for name, _ in found] == ["start", "descriptor", *["event"] * 5, "stop"]
+        assert [document["data"]["x"] for name, document in found if name == "event"] == [-4, -2, 0, 2, 4]
+
+
+async def test_a_motor_stops_when_the_worker_that_moves_it_is_killed(
+    instrument: Settings, client: Client, bus: Bus
+) -> None:
+    async with serving(ScanServer(instrument, has_spare=False)) as server:
+        await client.ask(AddItem(plan="scan", args=[["det"], "slow", 0, 1000, 2]), timeout=60.0)
+        await client.ask(AddItem(plan="count", args=[["det"]]))
+        await client.ask(StartQueue())
+
+        async def position() -> float:
+            readback = await bus.field(READBACKS, "slow", server="main")
+            return float(readback.reading["slow"]["value"])
+
+        async def has_moved() -> bool:
+            return await position() > 0.1
+
+        await until(has_moved)
+        assert server.pool.running_pid is not None
+        os.kill(server.pool.running_pid, signal.SIGKILL)
+        after, lost = await client.until_ended(2)
+        assert lost.result is not None
+        assert after.result is not None
+        assert (lost.result.exit_status, after.result.exit_status) == ("failed", "completed")
+        here = await position()
+        await client.ask(AddItem(plan="sleep", args=[0.3], start=True))
+        await client.until_ended(3)
+        assert await position() == pytest.approx(here, abs=0.02)

@@ -1,0 +1,317 @@
+"""A worker with a real device server: plans of remote devices, and checks of them that move nothing."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from bec_bluesky.bus import Bus
+from bec_bluesky.channels import DEVICES, READBACKS
+from bec_bluesky.messages.queue import QueueItem
+from bec_bluesky.messages.worker import CheckItem, CheckResult, RunState, WorkerProgress, WorkerReady
+from bec_bluesky.settings import Settings
+from tests.scan_server.worker.worker_bench import Worker, documents, eventually, make_profile, running_worker
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+DEVICE_FILE = """
+version: 1
+devices:
+  samx:
+    class: ophyd.sim:SynAxis
+    limits: {low: -20, high: 20}
+  det:
+    class: ophyd.sim:SynGauss
+    kwargs: {motor: {$ref: samx}, motor_field: samx, center: 0.0, Imax: 1000.0, sigma: 1.5}
+  slow:
+    class: ophyd_async.sim:SimMotor
+    kwargs: {instant: false}
+    set: {velocity: 0.5, acceleration_time: 0.2}
+    limits: {low: -10, high: 10}
+  fast:
+    class: ophyd_async.sim:SimMotor
+    kwargs: {instant: false}
+    set: {velocity: 50, acceleration_time: 0.01}
+    limits: {low: -10, high: 10}
+  blob:
+    class: ophyd_async.sim:SimBlobDetector
+    kwargs: {path_provider: {$obj: devices.paths:DatedPaths, directory: "{files_dir}"}}
+"""
+STARTUP = """
+import time
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+
+
+def to_the_peak(detector, motor):
+    \"\"\"Go on until the detector sees enough: nobody can tell beforehand how far.\"\"\"
+    @bpp.run_decorator()
+    def inner():
+        position = -3.0
+        while True:
+            yield from bps.mv(motor, position)
+            reading = yield from bps.trigger_and_read([detector, motor])
+            if reading[detector.name]["value"] > 900:
+                return position
+            position += 0.1
+    return (yield from inner())
+
+
+def blocking(motor):
+    \"\"\"Block in plain Python.\"\"\"
+    time.sleep(4)
+    yield from bps.mv(motor, 1)
+
+
+def calls_directly(motor):
+    \"\"\"Move without a message, as nobody should.\"\"\"
+    motor.set(3)
+    yield from bps.null()
+
+
+def looks_first(motor):
+    \"\"\"Go one further than it is.\"\"\"
+    yield from bps.mv(motor, motor.position + 1)
+
+
+def brings_its_own(num=3):
+    \"\"\"Scan devices that live here.\"\"\"
+    from ophyd.sim import SynAxis
+    x = SynAxis(name="x")
+    return (yield from bp.rel_scan([x], x, -1, 1, num))
+
+
+def endless(detector):
+    \"\"\"Read for ever.\"\"\"
+    while True:
+        yield from bps.read(detector)
+"""
+
+
+@contextlib.asynccontextmanager
+async def device_server(settings: Settings, bus: Bus) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bec_bluesky.device_server", env=os.environ | settings.environment()
+    )
+
+    async def is_there() -> bool:
+        assert process.returncode is None
+        infos = (await bus.fields(DEVICES, server="main")).values()
+        return {info.name for info in infos if info.state == "connected"} >= {"samx", "det", "slow", "fast", "blob"}
+
+    try:
+        await eventually(is_there)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+@pytest.fixture(scope="module")
+def bench_settings(redis_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    directory = tmp_path_factory.mktemp("bench")
+    return bench_of(redis_settings.with_(beamline="bench", data_dir=directory / "data"), directory)
+
+
+def bench_of(settings: Settings, directory: Path) -> Settings:
+    profile = make_profile(directory / "profile", STARTUP)
+    (profile / "profile_collection" / "devices.yaml").write_text(DEVICE_FILE)
+    return settings.with_(profile=profile)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bus(bench_settings: Settings) -> AsyncIterator[Bus]:
+    async with Bus(bench_settings.redis_url or "", bench_settings.beamline) as bus:
+        yield bus
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_bench(bench_settings: Settings) -> AsyncIterator[Worker]:
+    async with (
+        Bus(bench_settings.redis_url or "", bench_settings.beamline) as bus,
+        running_worker(bench_settings) as worker,
+        device_server(bench_settings, bus),
+    ):
+        await worker.wait(WorkerReady)
+        await knows_devices(worker)
+        yield worker
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bench(shared_bench: Worker) -> Worker:
+    """A worker that knows the devices of a device server."""
+    await shared_bench.forget()
+    return shared_bench
+
+
+async def check(worker: Worker, plan: str, *args: Any, **kwargs: Any) -> CheckResult:
+    item = QueueItem(item_id=uuid.uuid4().hex, plan=plan, args=list(args), kwargs=kwargs)
+    check_id = uuid.uuid4().hex
+    await worker.send(CheckItem(check_id=check_id, item=item))
+    return await worker.wait(CheckResult, lambda message: message.check_id == check_id)
+
+
+async def knows_devices(worker: Worker) -> None:
+    async def is_so() -> bool:
+        return (await check(worker, "count", ["samx", "det", "slow", "fast", "blob"])).failure is None
+
+    await eventually(is_so)
+
+
+async def position(bus: Bus, device: str) -> float:
+    readback = await bus.field(READBACKS, device, server="main")
+    return readback.reading[device]["value"]
+
+
+async def test_a_scan_of_remote_devices_is_published(bench: Worker, bus: Bus) -> None:
+    done = await bench.done(await bench.run("scan", ["det"], "samx", -1, 1, 11))
+    assert (done.result.exit_status, done.result.reason) == ("completed", "")
+    run = await documents(bus, done.result.run_uids[0])
+    assert [d["data"]["samx"] for name, d in run if name == "event"] == pytest.approx([-1 + 0.2 * n for n in range(11)])
+    assert run[0][1]["motors"] == ["samx"]
+
+
+async def test_abort_in_mid_move_stops_the_motor_on_the_device_server(bench: Worker, bus: Bus) -> None:
+    item_id = await bench.run("line_scan", ["det"], "slow", 5, 6, 3)
+    await bench.wait(WorkerProgress, lambda message: message.progress.moving.get("slow", 0.0) > 0.0)
+    began = time.perf_counter()
+    await bench.control("abort", "enough")
+    done = await bench.done(item_id)
+    assert time.perf_counter() - began < 1.0
+    assert done.result.exit_status == "aborted"
+    assert (await documents(bus, done.result.run_uids[0]))[-1][1]["exit_status"] == "abort"
+    where = (await bench.done(await bench.run("rel_scan", ["det"], "slow", 0, 0.01, 2))).result
+    assert where.exit_status == "completed"
+    first = next(d for name, d in await documents(bus, where.run_uids[0]) if name == "event")
+    assert 0.0 < first["data"]["slow"] < 4.0
+
+
+async def test_pause_in_mid_move_stops_and_resume_goes_on_to_the_target(bench: Worker, bus: Bus) -> None:
+    item_id = await bench.run("line_scan", ["det"], "slow", 0.5, 0.6, 2)
+    await bench.wait(WorkerProgress, lambda message: message.progress.moving.get("slow", 0.0) > 0.0)
+    await bench.control("pause_now")
+    await bench.state("paused")
+    await bench.control("resume")
+    done = await bench.done(item_id)
+    assert (done.result.exit_status, done.result.reason) == ("completed", "")
+    events = [d for name, d in await documents(bus, done.result.run_uids[0]) if name == "event"]
+    assert [event["data"]["slow"] for event in events] == pytest.approx([0.5, 0.6])
+    assert [message.state for message in bench.heard if isinstance(message, RunState)][:4] == [
+        "running",
+        "pausing",
+        "paused",
+        "running",
+    ]
+
+
+async def test_a_device_server_that_dies_fails_the_plan_with_its_name_and_the_next_one_serves(
+    settings: Settings, tmp_path: Path
+) -> None:
+    own = bench_of(settings, tmp_path)
+    async with Bus(own.redis_url or "", own.beamline) as bus, running_worker(own) as worker:
+        async with device_server(own, bus) as server:
+            await worker.wait(WorkerReady)
+            await knows_devices(worker)
+            item_id = await worker.run("line_scan", ["det"], "slow", 5, 6, 3)
+            await worker.wait(WorkerProgress, lambda message: message.progress.moving.get("slow", 0.0) > 0.0)
+            server.kill()
+            done = await worker.done(item_id)
+            assert done.result.exit_status == "failed"
+            assert done.result.reason.startswith("slow.set(5.0) failed: device server 'main' gave no sign of life")
+            assert (await documents(bus, done.result.run_uids[0]))[-1][1]["exit_status"] == "fail"
+        async with device_server(own, bus):
+
+            async def works() -> bool:
+                done = await worker.done(await worker.run("count", ["det"]))
+                return done.result.exit_status == "completed"
+
+            await eventually(works)
+
+
+async def test_a_remote_detector_and_motor_fly(bench: Worker, bus: Bus) -> None:
+    done = await bench.done(await bench.run("fly_scan", ["blob"], 10, 0.02, "fast", 0.0, 2.0))
+    assert (done.result.exit_status, done.result.reason) == ("completed", "")
+    run = await documents(bus, done.result.run_uids[0])
+    assert run[-1][1]["num_events"]["primary"] == 10
+    names = {d["name"] for name, d in run if name == "descriptor"}
+    assert names == {"primary", "fast_monitor"}
+    told = [message.progress.points for message in bench.heard if isinstance(message, WorkerProgress)]
+    assert max(told) <= 10
+
+
+# ── checks ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_check_counts_points_names_devices_and_moves_nothing(bench: Worker, bus: Bus) -> None:
+    before = await position(bus, "samx")
+    found = await check(bench, "grid_scan", ["det"], "slow", -1, 1, 5, "samx", 0, 3, 4)
+    assert (found.failure, found.points) == (None, 20)
+    assert set(found.devices) == {"det", "slow", "samx"}
+    assert (await check(bench, "fly_scan", ["blob"], 10, 0.02)).points == 10
+    assert (await check(bench, "mv", "samx", 3)).points == 0
+    assert await position(bus, "samx") == before
+
+
+async def test_a_position_outside_of_the_limits_is_told_with_its_point(bench: Worker) -> None:
+    found = await check(bench, "scan", ["det"], "samx", 0, 30, 4)
+    assert found.failure is not None
+    assert found.failure.code == "limits"
+    assert found.failure.device == "samx"
+    assert found.failure.kind == "bec_bluesky.errors.RefusedError"
+    assert found.failure.text == "samx cannot go to 30 mm at point 4: its limits are -20 to 20"
+
+
+async def test_a_relative_scan_is_checked_from_where_the_motor_is(bench: Worker, bus: Bus) -> None:
+    await bench.done(await bench.run("mv", "samx", 15))
+
+    async def is_told() -> bool:
+        return await position(bus, "samx") == 15
+
+    await eventually(is_told)
+    assert (await check(bench, "rel_scan", ["det"], "samx", -2, 2, 3)).failure is None
+    found = await check(bench, "rel_scan", ["det"], "samx", 0, 10, 3)
+    assert found.failure is not None
+    assert "samx cannot go to 25 mm at point 3" in found.failure.text
+
+
+async def test_wrong_arguments_are_failures_of_the_check(bench: Worker) -> None:
+    odd = await check(bench, "grid", ["det"], "samx", 0, 1)
+    assert odd.failure is not None
+    assert odd.failure.code == "bad_argument"
+    assert "groups of motor, start, stop, num" in odd.failure.text
+    missing = await check(bench, "count", ["no_such"])
+    assert missing.failure is not None
+    assert missing.failure.code == "unknown_device"
+
+
+async def test_what_only_running_can_tell_is_no_failure_and_has_no_points(bench: Worker) -> None:
+    for plan, args in (
+        ("to_the_peak", ["det", "samx"]),
+        ("endless", ["det"]),
+        ("calls_directly", ["samx"]),
+        ("blocking", ["samx"]),
+    ):
+        began = time.perf_counter()
+        found = await check(bench, plan, *args)
+        assert (found.failure, found.points) == (None, None), plan
+        assert time.perf_counter() - began < 4.0
+    assert (await check(bench, "looks_first", "samx")).failure is None
+    assert (await check(bench, "brings_its_own")).failure is None
+
+
+async def test_checks_are_quick_and_go_on_while_a_plan_runs(bench: Worker) -> None:
+    item_id = await bench.run("line_scan", ["det"], "slow", 0.2, 0.4, 3)
+    await bench.state("running")
+    found = await check(bench, "scan", ["det"], "samx", 0, 10, 51)
+    assert found.points == 51
+    assert (await bench.done(item_id)).result.exit_status == "completed"

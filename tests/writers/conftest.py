@@ -1,0 +1,51 @@
+"""A real Tiled server, a real RunEngine with a loop of its own, and simulated devices that write files."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bluesky import RunEngine
+from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider
+from ophyd_async.plan_stubs import ensure_connected
+from ophyd_async.sim import PatternGenerator, SimBlobDetector
+
+from bec_bluesky.documents import CatalogAddress, find_catalog
+from bec_bluesky.settings import Settings
+from bec_bluesky.testing import running_api
+
+
+@pytest.fixture(scope="module")
+def served(redis_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a system whose API the module shares."""
+    return redis_settings.with_(beamline="tiled", data_dir=tmp_path_factory.mktemp("tiled"))
+
+
+@pytest.fixture(scope="module")
+def address(served: Settings) -> Iterator[CatalogAddress]:
+    """A Tiled server that runs for the whole module."""
+    with running_api(served):
+        found = find_catalog(served)
+        assert found is not None
+        yield found
+
+
+@pytest.fixture
+def run_engine() -> Iterator[RunEngine]:
+    engine = RunEngine({}, loop=asyncio.new_event_loop(), context_managers=[])
+    yield engine
+    if engine.state != "idle":
+        engine.halt()
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
+    engine._th.join(5)
+    engine.loop.close()
+
+
+@pytest.fixture
+def blob(run_engine: RunEngine, served: Settings) -> SimBlobDetector:
+    """An ophyd-async detector that writes frames to HDF5 files where Tiled may read them."""
+    frames: Path = served.files_dir
+    frames.mkdir(parents=True, exist_ok=True)
+    blob = SimBlobDetector(StaticPathProvider(UUIDFilenameProvider(), frames), PatternGenerator(), name="blob")
+    run_engine(ensure_connected(blob))
+    return blob

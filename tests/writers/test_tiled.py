@@ -1,0 +1,352 @@
+"""Runs of a real RunEngine into a real Tiled server, and out again with its client and databroker."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import h5py
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky.utils import RunEngineInterrupted
+from ophyd import Signal
+from ophyd.sim import SynAxis, SynGauss
+from ophyd_async.sim import SimBlobDetector
+from tiled.client import from_uri
+
+from bec_bluesky.documents import CatalogAddress, FileReady, find_catalog
+from bec_bluesky.settings import Settings
+from bec_bluesky.testing import running_api
+from writers.tiled import TiledWriter
+
+Documents = list[tuple[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def emitted() -> list[FileReady]:
+    return []
+
+
+@pytest.fixture
+def writer(address: CatalogAddress, emitted: list[FileReady]) -> Iterator[TiledWriter]:
+    writer = TiledWriter(address.uri, address.api_key, emit=emitted.append)
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def catalog(address: CatalogAddress) -> Iterator[Any]:
+    with opened(address) as catalog:
+        yield catalog
+
+
+@contextlib.contextmanager
+def opened(address: CatalogAddress | None) -> Iterator[Any]:
+    assert address is not None
+    catalog = from_uri(address.uri, api_key=address.api_key)
+    try:
+        yield catalog
+    finally:
+        catalog.context.http_client.close()
+
+
+@pytest.fixture
+def motor() -> SynAxis:
+    return SynAxis(name="motor")
+
+
+@pytest.fixture
+def gauss(motor: SynAxis) -> SynGauss:
+    return SynGauss("gauss", motor, "motor", center=0.7, Imax=100, sigma=0.8)
+
+
+def run(engine: RunEngine, plan: Any, *callbacks: Any) -> tuple[str, Documents]:
+    """Run a plan; give the run's uid and its documents."""
+    documents: Documents = []
+    engine(plan, [lambda name, doc: documents.append((name, doc)), *callbacks])
+    return documents[0][1]["uid"], documents
+
+
+def column(documents: Documents, key: str) -> list[Any]:
+    return [doc["data"][key] for name, doc in documents if name == "event" and key in doc["data"]]
+
+
+def test_a_scan_reads_back_with_the_same_numbers(
+    run_engine: RunEngine, writer: TiledWriter, catalog: Any, motor: SynAxis, gauss: SynGauss
+) -> None:
+    uid, documents = run(run_engine, bp.scan([gauss], motor, -2, 2, 21), writer)
+    assert writer.wait()
+    primary = catalog[uid]["primary"]
+    assert primary["gauss"].read().tolist() == column(documents, "gauss")
+    assert primary["motor"].read().tolist() == column(documents, "motor")
+    assert catalog[uid].metadata["start"]["plan_name"] == "scan"
+    assert catalog[uid].metadata["stop"]["exit_status"] == "success"
+
+
+def test_databroker_v1_and_v2_give_the_same_numbers(
+    run_engine: RunEngine, writer: TiledWriter, address: CatalogAddress, motor: SynAxis, gauss: SynGauss
+) -> None:
+    uid, documents = run(run_engine, bp.scan([gauss], motor, -2, 2, 5), writer)
+    assert writer.wait()
+    # in a process of its own: `.v2` of a client changes what every client of the process gives
+    script = f"""
+import json
+from databroker.v1 import Broker
+from tiled.client import from_uri
+catalog = from_uri({address.uri!r}, api_key={address.api_key!r})
+v3 = catalog[{uid!r}]["primary"]["gauss"].read()
+header = Broker(catalog)[{uid!r}]
+table = header.table()["gauss"]
+events = [doc["data"]["gauss"] for name, doc in header.documents() if name == "event"]
+v2 = catalog.v2[{uid!r}]["primary"]["data"]["gauss"].read()
+print(json.dumps([list(map(float, values)) for values in (v3, table, events, v2)]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    expected = column(documents, "gauss")
+    assert json.loads(done.stdout.splitlines()[-1]) == [expected] * 4
+
+
+def test_frames_are_read_from_the_detectors_own_file(
+    run_engine: RunEngine,
+    writer: TiledWriter,
+    catalog: Any,
+    blob: SimBlobDetector,
+    emitted: list[FileReady],
+    served: Settings,
+) -> None:
+    uid, documents = run(run_engine, bp.count([blob], 3), writer)
+    assert writer.wait()
+    resources = {doc["data_key"]: doc for name, doc in documents if name == "stream_resource"}
+    path = Path(resources["blob"]["uri"].partition("localhost")[2])
+    with h5py.File(path) as file:
+        frames = file[resources["blob"]["parameters"]["dataset"]][:]
+    read = np.asarray(catalog[uid]["primary"]["blob"].read())
+    assert read.shape == (3, 1, *frames.shape[1:])  # points, frames a point, y, x
+    assert (read[:, 0] == frames).all()
+    assert catalog[uid]["primary"]["blob-sum"].read().shape == (3,)
+    assert emitted[-1].shapes["primary/blob"] == list(read.shape)
+
+
+def test_an_aborted_run_keeps_its_points_and_its_reason(
+    run_engine: RunEngine, writer: TiledWriter, catalog: Any, motor: SynAxis, gauss: SynGauss
+) -> None:
+    def plan() -> Any:
+        yield from bps.open_run()
+        for position in (1.0, 2.0, 3.0):
+            yield from bps.mv(motor, position)
+            yield from bps.trigger_and_read([motor, gauss])
+        yield from bps.checkpoint()
+        yield from bps.pause()
+
+    documents: Documents = []
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(plan(), [lambda name, doc: documents.append((name, doc)), writer])
+    run_engine.abort("enough")
+    assert writer.wait()
+    stored = catalog[documents[0][1]["uid"]]
+    assert stored["primary"]["motor"].read().tolist() == [1.0, 2.0, 3.0]
+    assert stored.metadata["stop"]["exit_status"] == "abort"
+    assert stored.metadata["stop"]["reason"] == "enough"
+
+
+def test_points_are_there_while_the_run_goes_on(
+    run_engine: RunEngine, writer: TiledWriter, catalog: Any, motor: SynAxis, gauss: SynGauss
+) -> None:
+    def plan() -> Any:
+        yield from bps.open_run()
+        yield from bps.trigger_and_read([motor, gauss])
+        yield from bps.checkpoint()
+        yield from bps.pause()
+        yield from bps.close_run()
+
+    documents: Documents = []
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(plan(), [lambda name, doc: documents.append((name, doc)), writer])
+    uid = documents[0][1]["uid"]
+    until(lambda: rows(catalog, uid) == 1)
+    assert "stop" not in catalog[uid].metadata
+    run_engine.resume()
+    assert writer.wait()
+    assert catalog[uid].metadata["stop"]["num_events"] == {"primary": 1}
+
+
+def test_waveforms_baseline_and_monitors_are_stored_in_their_streams(
+    run_engine: RunEngine, writer: TiledWriter, catalog: Any, motor: SynAxis, gauss: SynGauss
+) -> None:
+    wave = Signal(name="wave", value=np.linspace(0, 1, 7))
+    watched = Signal(name="watched", value=1.5)
+
+    @bpp.baseline_decorator([motor])
+    @bpp.monitor_during_decorator([watched])
+    @bpp.run_decorator()
+    def plan() -> Any:
+        for position in (-1, 0, 1):
+            yield from bps.mv(motor, position, watched, position + 0.5)
+            yield from bps.trigger_and_read([motor, gauss, wave])
+
+    uid, documents = run(run_engine, plan(), writer)
+    assert writer.wait()
+    stored = catalog[uid]
+    assert set(stored) == {"primary", "baseline", "watched_monitor"}
+    assert np.array_equal(stored["primary"]["wave"].read(), [np.linspace(0, 1, 7)] * 3)
+    assert len(stored["baseline"]["motor"].read()) == 2
+    assert stored["watched_monitor"]["watched"].read().tolist() == column(documents, "watched")
+    assert stored["watched_monitor"]["watched"].read().tolist()[-3:] == [-0.5, 0.5, 1.5]
+    assert column(documents, "gauss") == stored["primary"]["gauss"].read().tolist()
+
+
+def test_a_stop_announces_the_run_by_its_address(
+    run_engine: RunEngine, writer: TiledWriter, emitted: list[FileReady], address: CatalogAddress, gauss: SynGauss
+) -> None:
+    uid, _ = run(run_engine, bp.count([gauss], 4), writer)
+    assert writer.wait()
+    (ready,) = emitted
+    assert (ready.run_uid, ready.writer, ready.kind, ready.shapes) == (uid, "tiled", "catalogue", {"primary": [4]})
+    with opened(CatalogAddress(ready.path, address.api_key)) as stored:
+        assert stored.metadata["start"]["uid"] == uid
+
+
+def test_a_complete_run_that_is_fed_again_leaves_no_row_twice(
+    run_engine: RunEngine, writer: TiledWriter, catalog: Any, address: CatalogAddress, gauss: SynGauss
+) -> None:
+    uid, documents = run(run_engine, bp.count([gauss], 4), writer)
+    assert writer.wait()
+    again = TiledWriter(address.uri, address.api_key)
+    assert again.holds(uid)
+    for _ in range(2):
+        for name, doc in documents:
+            again(name, doc)
+    assert again.wait()
+    again.close()
+    assert catalog[uid]["primary"]["seq_num"].read().tolist() == [1, 2, 3, 4]
+
+
+def test_a_run_that_broke_off_is_written_again_from_its_start(
+    run_engine: RunEngine, catalog: Any, address: CatalogAddress, gauss: SynGauss
+) -> None:
+    uid, documents = run(run_engine, bp.count([gauss], 6))
+    first = TiledWriter(address.uri, address.api_key)
+    for name, doc in documents[:5]:
+        first(name, doc)
+    first.close()
+    assert catalog[uid]["primary"]["seq_num"].read().tolist() == [1, 2, 3]
+    second = TiledWriter(address.uri, address.api_key)
+    assert not second.holds(uid)
+    for name, doc in documents:
+        second(name, doc)
+    assert second.wait()
+    assert second.is_stored(uid)
+    second.close()
+    assert catalog[uid]["primary"]["seq_num"].read().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_script_that_ends_at_once_leaves_its_run_complete(catalog: Any, address: CatalogAddress) -> None:
+    script = f"""
+from bec_bluesky import plugins, settings
+plugins.mount(settings.load())
+from bluesky import RunEngine, plans
+from ophyd.sim import det
+from writers.tiled import TiledWriter
+RE = RunEngine()
+RE.subscribe(TiledWriter({address.uri!r}, {address.api_key!r}))
+print(*RE(plans.count([det], 3)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    stored = catalog[done.stdout.split()[-1]]
+    assert stored.metadata["stop"]["exit_status"] == "success"
+    assert len(stored["primary"]["det"].read()) == 3
+
+
+def test_values_that_do_not_fit_the_first_ones_are_kept(
+    run_engine: RunEngine, writer: TiledWriter, catalog: Any
+) -> None:
+    whole = Signal(name="whole", value=1)
+
+    def plan() -> Any:
+        yield from bps.open_run()
+        yield from bps.trigger_and_read([whole])
+        yield from bps.checkpoint()
+        yield from bps.pause()
+        for value in (2, 2.5):
+            yield from bps.mv(whole, value)
+            yield from bps.trigger_and_read([whole])
+        yield from bps.close_run()
+
+    documents: Documents = []
+    with pytest.raises(RunEngineInterrupted):
+        run_engine(plan(), [lambda name, doc: documents.append((name, doc)), writer])
+    uid = documents[0][1]["uid"]
+    until(lambda: rows(catalog, uid) == 1)
+    run_engine.resume()
+    assert writer.wait()
+    assert catalog[uid]["primary"]["whole"].read().tolist() == [1, 2, 2.5]
+
+
+def test_a_run_taken_while_the_server_is_absent_is_written_when_it_comes(
+    run_engine: RunEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch, motor: SynAxis, gauss: SynGauss
+) -> None:
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert find_catalog() is None
+    writer = TiledWriter()
+    uid, documents = run(run_engine, bp.scan([gauss], motor, -1, 1, 11), writer)
+    assert not writer.is_stored(uid)
+    with running_api(settings):
+        assert writer.wait()
+        with opened(find_catalog(settings)) as catalog:
+            assert catalog[uid]["primary"]["gauss"].read().tolist() == column(documents, "gauss")
+    writer.close()
+
+
+def test_a_server_that_is_killed_in_mid_run_costs_no_row_and_doubles_none(
+    run_engine: RunEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch, motor: SynAxis, gauss: SynGauss
+) -> None:
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    _, documents = run(run_engine, bp.scan([gauss], motor, -1, 1, 30))
+    uid = documents[0][1]["uid"]
+    writer = TiledWriter(flush_every=0.02)
+    with running_api(settings):
+        for name, doc in documents[:12]:
+            writer(name, doc)
+        with opened(find_catalog(settings)) as catalog:
+            until(lambda: rows(catalog, uid) == 10)
+        os.kill(json.loads((settings.data_dir / "api.json").read_text())["pid"], signal.SIGKILL)
+    for name, doc in documents[12:20]:
+        writer(name, doc)
+    with running_api(settings):
+        for name, doc in documents[20:]:
+            writer(name, doc)
+        assert writer.wait()
+        with opened(find_catalog(settings)) as catalog:
+            stored = catalog[uid]["primary"]
+            assert stored["seq_num"].read().tolist() == list(range(1, 31))
+            assert stored["gauss"].read().tolist() == column(documents, "gauss")
+    writer.close()
+
+
+def rows(catalog: Any, uid: str) -> int:
+    try:
+        return len(catalog[uid]["primary"]["seq_num"].read())
+    except KeyError:
+        return 0
+
+
+def until(holds: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen"
+        threading.Event().wait(0.02)

@@ -1,0 +1,169 @@
+"""A dataset that grows by batches of values, and changes its type if later values need another."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import h5py
+import numpy as np
+
+from writers._nexus_text import decode, encode, set_attributes
+from writers._tiled_column import Column
+
+__all__ = ["GrowingDataset"]
+
+_CHUNK_BYTES = 65_536
+_MOST_CHUNK_ROWS = 4_096
+_TEXT = h5py.string_dtype()
+
+
+class GrowingDataset:
+    """One column of a stream: a row for each event, along the first axis."""
+
+    def __init__(self, group: h5py.Group, name: str, column: Column, attributes: Mapping[str, Any]) -> None:
+        self._group = group
+        self._name = name
+        self._attributes = attributes
+        self.column = column
+        self.rows = 0
+        """Rows in the file."""
+        self.notes: dict[str, None] = {}
+        """How what is stored differs from what came."""
+        self._dataset: h5py.Dataset | None = None
+
+    @property
+    def dataset(self) -> h5py.Dataset | None:
+        """The dataset; None before the first row, and after a change of type another one."""
+        return self._dataset
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether it can be plotted."""
+        return self._dataset is not None and self._dataset.dtype.kind in "iuf"
+
+    def append(self, values: Sequence[Any], *, is_last: bool = False) -> None:
+        """Add rows. If the first ones are also the last, the dataset is of fixed size."""
+        if not values:
+            return
+        array = self._fit(values)
+        if self._dataset is None:
+            self._dataset = self._create(array, is_fixed=is_last)
+        else:
+            self._dataset.resize(self.rows + len(values), axis=0)
+            self._dataset[self.rows :] = array
+        self.rows += len(values)
+
+    def _fit(self, values: Sequence[Any]) -> np.ndarray:
+        """Give values as an array of the column's type, which is widened if need be."""
+        quick = self._quick(values)
+        if quick is not None:
+            return quick
+        values = [_python(value) for value in values]
+        before, after = self.column, self._holding(values)
+        if after != before:
+            self.column = after
+            if self.rows:
+                self._retype()
+        return self._array(values)
+
+    def _quick(self, values: Sequence[Any]) -> np.ndarray | None:
+        """Convert a batch of one type that the column has already; None for the long way."""
+        types = set(map(type, values))
+        try:
+            if types == {float} and self.column.kind == "number":
+                return np.array(values, dtype=np.float64)
+            if types == {int} and self.column.kind == "integer":
+                return np.array(values, dtype=np.int64)
+        except OverflowError:
+            return None
+        if types == {str} and self.column.kind == "string" and _is_storable(values):
+            return np.array(values, dtype=object)
+        return None
+
+    def _holding(self, values: list[Any]) -> Column:
+        present = [value for value in values if value is not None]
+        column = self.column
+        if present and all(isinstance(value, str) for value in present):
+            is_text = column.kind == "text" or len(present) < len(values) or not _is_storable(present)
+            if not is_text and (not self.rows or column.kind == "string"):
+                return Column("string")
+            self._say("text as JSON, since some of it is missing or mixed with other types")
+            return replace(column, kind="text")
+        column = self._with_gaps(column, present) if len(present) < len(values) else column.holding(values)
+        if column.kind == "text":
+            self._say("JSON, since its values have no common type and shape")
+        elif column.kind == "number" and any(type(value) is int and int(float(value)) != value for value in present):
+            self._say("rounded to 53 bits, since integers are mixed with other numbers")
+        return column
+
+    def _with_gaps(self, column: Column, present: list[Any]) -> Column:
+        """Make room for None: NaN in numbers, rows of NaN in arrays, null in JSON."""
+        column = column.holding(present)
+        if column.kind == "array" and column.shape is not None:
+            self._say("NaN where a value is missing")
+            return replace(column, dtype=np.promote_types(column.dtype, np.float64).str)
+        if column.kind in ("boolean", "integer", "number"):
+            self._say("NaN where a value is missing")
+            return replace(column, kind="number")
+        return replace(column, kind="text")
+
+    def _array(self, values: Sequence[Any]) -> np.ndarray:
+        match self.column.kind:
+            case "text":
+                return np.array([encode(value) for value in values], dtype=object)
+            case "string":
+                return np.array(values, dtype=object)
+            case "array":
+                shape = self.column.shape or ()
+                gap = math.nan if np.dtype(self.column.dtype).kind == "f" else 0
+                rows = [np.full(shape, gap) if value is None else np.asarray(value).reshape(shape) for value in values]
+                return np.array(rows, dtype=self.column.dtype).reshape(len(values), *shape)
+            case "boolean":
+                return np.array(values, dtype=bool)
+            case "integer":
+                return np.array(values, dtype=np.int64)
+            case "number":
+                return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+
+    def _retype(self) -> None:
+        """Write the rows that are there again, as the column is now."""
+        assert self._dataset is not None
+        stored: np.ndarray = np.asarray(
+            self._dataset.asstr()[()] if self._dataset.dtype == _TEXT else self._dataset[()]
+        )
+        values = [decode(text) for text in stored] if "encoding" in self._dataset.attrs else stored.tolist()
+        del self._group[self._name]
+        self._dataset = self._create(self._array(values), is_fixed=False)
+
+    def _create(self, array: np.ndarray, *, is_fixed: bool) -> h5py.Dataset:
+        dtype = _TEXT if self.column.kind in ("string", "text") else array.dtype
+        options: dict[str, Any] = {}
+        if not is_fixed:
+            row_bytes = max(1, dtype.itemsize * int(np.prod(array.shape[1:])))
+            rows = 2 ** math.ceil(math.log2(max(16, len(array))))
+            rows = max(1, min(rows, _MOST_CHUNK_ROWS, _CHUNK_BYTES // row_bytes))
+            options = {"maxshape": (None, *array.shape[1:]), "chunks": (rows, *array.shape[1:])}
+        dataset = self._group.create_dataset(self._name, data=array, dtype=dtype, **options)
+        if self.column.kind == "text":
+            dataset.attrs["encoding"] = "json"
+        set_attributes(dataset, self._attributes)
+        return dataset
+
+    def _say(self, how: str) -> None:
+        self.notes[how] = None
+
+
+def _python(value: Any) -> Any:
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    return value
+
+
+def _is_storable(texts: Sequence[str]) -> bool:
+    """Tell whether HDF5 holds these strings as they are: no NUL, no half of a surrogate pair."""
+    joined = "".join(texts)
+    try:
+        return "\0" not in joined and bool(joined.encode() or True)
+    except UnicodeEncodeError:
+        return False

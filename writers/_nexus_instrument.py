@@ -1,0 +1,145 @@
+"""The devices of a run as `/entry/instrument/<device>`, by links to the columns of the streams."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import h5py
+
+from bec_bluesky.documents import Document
+from writers._nexus_stream import EPOCH, StreamTable, key_attributes
+from writers._nexus_text import Names, iso_time, seconds, set_attributes, write_value
+
+__all__ = ["Axes", "add_link", "hinted_keys", "write_instrument", "write_logs"]
+
+
+class Axes:
+    """What the start document says of the scan's axes."""
+
+    def __init__(self, start: Document) -> None:
+        hints = start.get("hints")
+        dimensions = hints.get("dimensions") if isinstance(hints, Mapping) else None
+        self.dimensions: list[list[str]] = []
+        """Data keys of each dimension, slowest first; `time` is none."""
+        self.stream = "primary"
+        try:
+            for fields, stream in dimensions or ():
+                self.dimensions.append([str(field) for field in fields if field != "time"])
+                self.stream = str(stream)
+        except (TypeError, ValueError):
+            self.dimensions = []
+        self.dimensions = [fields for fields in self.dimensions if fields]
+        self.keys = {field for fields in self.dimensions for field in fields}
+        self.motors = {str(name) for name in start.get("motors") or ()}
+        self.is_grid = isinstance(hints, Mapping) and hints.get("gridding") == "rectilinear"
+
+
+def hinted_keys(stream: StreamTable, device: str) -> list[str]:
+    """Give the data keys that a device says are worth looking at."""
+    for descriptor in stream.descriptors:
+        fields = (descriptor.get("hints") or {}).get(device, {}).get("fields")
+        if fields:
+            return [str(field) for field in fields]
+    return []
+
+
+def add_link(group: h5py.Group, name: str, stream: StreamTable, key: str) -> bool:
+    """Link a column into another group, a hard link within the file; False if there is no such column."""
+    link = stream.group.get(stream.names[key], getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        group[name] = link
+        return True
+    target = stream.group.get(stream.names[key])
+    if not isinstance(target, h5py.Dataset):
+        return False
+    group[name] = target
+    target.attrs.setdefault("target", target.name)
+    return True
+
+
+def write_instrument(instrument: h5py.Group, streams: Iterable[StreamTable], axes: Axes) -> None:
+    """Write a group for each device; `streams` in the order of who gives a device its values, the main one first."""
+    names = Names("name")
+    groups: dict[str, tuple[h5py.Group, Names]] = {}
+    for stream in streams:
+        for device, keys in _devices(stream).items():
+            first = device not in groups
+            if first:
+                groups[device] = (
+                    instrument.create_group(names[device]),
+                    Names("value", "data", "configuration", "name", "local_name"),
+                )
+            group, members = groups[device]
+            hinted = hinted_keys(stream, device)
+            if first:
+                _classify(group, device, axes, keys, is_detector=bool(hinted) and not stream.is_aside)
+            _link_values(group, members, stream, keys, hinted)
+            _write_configuration(group, stream, device)
+
+
+def _devices(stream: StreamTable) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for descriptor in stream.descriptors:
+        object_keys = descriptor.get("object_keys") or {}
+        for device, keys in object_keys.items():
+            known = found.setdefault(str(device), [])
+            known += [key for key in keys if key not in known]
+        for device in descriptor.get("configuration") or {}:
+            found.setdefault(str(device), [])
+    return found
+
+
+def _classify(group: h5py.Group, device: str, axes: Axes, keys: list[str], *, is_detector: bool) -> None:
+    if device in axes.motors or axes.keys.intersection(keys):
+        nx_class = "NXpositioner"
+    else:
+        nx_class = "NXdetector" if is_detector else "NXcollection"
+    set_attributes(group, {"NX_class": nx_class})
+    write_value(group, "name" if nx_class == "NXpositioner" else "local_name", device)
+
+
+def _link_values(group: h5py.Group, members: Names, stream: StreamTable, keys: list[str], hinted: list[str]) -> None:
+    is_detector = group.attrs["NX_class"] == "NXdetector"
+    main = next((key for key in [*hinted, *keys] if key in keys), None)
+    for key in keys:
+        name = ("data" if is_detector else "value") if key == main else members[key]
+        if name in group:  # of another stream, too
+            name = members[f"{key}_{stream.name}"]
+        if not add_link(group, name, stream, key):
+            continue
+        stamps = stream.timestamps.get(key)
+        if stamps is not None and stamps.dataset is not None:
+            group[members[f"{name}_timestamps"]] = stamps.dataset
+
+
+def _write_configuration(group: h5py.Group, stream: StreamTable, device: str) -> None:
+    """Write the configuration; another one that came later in the run gets a group of its own."""
+    written: list[Mapping[str, Any]] = []
+    for descriptor in stream.descriptors:
+        configuration = (descriptor.get("configuration") or {}).get(device) or {}
+        values = configuration.get("data") or {}
+        if not values or configuration in written:
+            continue
+        written.append(configuration)
+        name = "configuration" if len(written) == 1 else f"configuration_{len(written)}"
+        if name in group:  # of another stream
+            continue
+        target = group.create_group(name)
+        set_attributes(target, {"NX_class": "NXcollection", "time": _time_of(descriptor)})
+        members, stamps = Names(), configuration.get("timestamps") or {}
+        for key, value in values.items():
+            attributes = key_attributes(key, (configuration.get("data_keys") or {}).get(key, {}))
+            write_value(target, members[key], value, attributes | {"timestamp": stamps.get(key)})
+
+
+def _time_of(descriptor: Document) -> str | None:
+    moment = descriptor.get("time")
+    return iso_time(seconds(moment)) if moment is not None else None
+
+
+def write_logs(logs: h5py.Group, names: Names, stream: StreamTable) -> None:
+    """Write the signals of a monitor's stream as NXlog: their values by their own timestamps."""
+    for key, stamps in stream.timestamps.items():
+        log = logs.create_group(names[key])
+        set_attributes(log, {"NX_class": "NXlog", "stream": stream.name, "start": EPOCH})
+        if add_link(log, "value", stream, key) and stamps.dataset is not None:
+            log["time"] = stamps.dataset

@@ -1,0 +1,158 @@
+"""Where a run's file goes: names that are safe, files that appear whole and are never overwritten."""
+
+import contextlib
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+
+import h5py
+
+from bec_bluesky.documents import Document
+from bec_bluesky.errors import SettingsError
+from writers._nexus_text import file_word, seconds
+
+__all__ = ["FileIndex", "Place"]
+
+_INDEX = ".runs.jsonl"
+
+
+class Place:
+    """The files of one run below a directory: the part that grows, and the name that it gets at the end."""
+
+    def __init__(self, root: Path, start: Document) -> None:
+        scan_id = start.get("scan_id")
+        number = max(0, scan_id) if isinstance(scan_id, int) else 0
+        plan = file_word(start.get("plan_name") or "", default="run")
+        uid = file_word(start["uid"], default="run")
+        year = datetime.fromtimestamp(seconds(start.get("time"))).year
+        self._folder = root / str(year)
+        self._stem = f"{number:06d}_{plan}"
+        self._uid = uid
+        self._run_uid = str(start["uid"])
+        self.part = self._folder / f".{self._stem}.{uid}.part"
+
+    def prepare(self, root: Path) -> None:
+        """Make the folder, and remove what an earlier attempt at the same run left."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not self._folder.resolve().is_relative_to(root.resolve()):
+                raise SettingsError(f"Run files go below {root}, but {self._folder} leads out of it: remove that link")
+            self.part.unlink(missing_ok=True)
+            with self.part.open("xb"):
+                pass
+        except OSError as error:
+            raise SettingsError(
+                f"Run files cannot be written in {self._folder} ({error.strerror or error}): "
+                "make it writable or choose another directory"
+            ) from error
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the file, from which relative links start."""
+        return self._folder
+
+    @property
+    def name(self) -> str:
+        """The name that the file gets if no other has it."""
+        return f"{self._stem}.nxs"
+
+    def find(self) -> Path | None:
+        """Give the run's own file, if it was published already."""
+        for path in self._candidates()[:3]:
+            if path.is_file() and _uid_in(path) == self._run_uid:
+                return path
+        return None
+
+    def publish(self) -> Path:
+        """Give the finished part its name, which no file has had; the content is on the disk before the name is."""
+        _sync(self.part)
+        for path in self._candidates():
+            try:
+                _rename_new(self.part, path)
+            except FileExistsError:
+                continue
+            _sync(self._folder)
+            return path
+        raise FileExistsError(f"every name for {self.part} is taken in {self._folder}")
+
+    def _candidates(self) -> list[Path]:
+        short = f"{self._stem}_{self._uid[:8].strip('-_')}"
+        names = [self._stem, short, f"{self._stem}_{self._uid}", *(f"{short}_{number}" for number in range(2, 100))]
+        return [self._folder / f"{name}.nxs" for name in names]
+
+
+def _uid_in(path: Path) -> str:
+    """Read whose file it is; nothing if it is not ours."""
+    try:
+        with h5py.File(path, "r") as file:
+            found = file.get("entry/entry_identifier")
+            return str(found.asstr()[()]) if isinstance(found, h5py.Dataset) else ""
+    except (OSError, TypeError):
+        return ""
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Rename, but never over a file."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        source.replace(target)
+        return
+    source.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class FileIndex:
+    """Which runs have a complete file below a directory: one JSON line each, only ever appended."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._path = root / _INDEX
+        self._paths: dict[str, Path] = {}
+        self._read_to = 0
+
+    def add(self, run_uid: str, path: Path) -> None:
+        """Remember a file."""
+        line = json.dumps({"uid": run_uid, "path": str(path.relative_to(self._root))}) + "\n"
+        if not self._is_whole():
+            line = "\n" + line  # a kill tore the last line
+        descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
+        try:
+            os.write(descriptor, line.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def find(self, run_uid: str) -> Path | None:
+        """Give the file of a run; None if there is none, or not any more."""
+        self._read()
+        path = self._paths.get(run_uid)
+        return path if path is not None and path.is_file() else None
+
+    def _is_whole(self) -> bool:
+        with contextlib.suppress(OSError), self._path.open("rb") as lines:
+            lines.seek(-1, os.SEEK_END)
+            return lines.read(1) == b"\n"
+        return True
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError), self._path.open("rb") as lines:
+            lines.seek(self._read_to)
+            for line in lines:
+                if not line.endswith(b"\n"):  # another process is writing it
+                    break
+                self._read_to += len(line)
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    entry = json.loads(line)
+                    self._paths[str(entry["uid"])] = self._root / entry["path"]

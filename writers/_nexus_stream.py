@@ -1,0 +1,152 @@
+"""One stream of a run as columns in `/entry/streams/<stream>`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from bec_bluesky.documents import Document
+from writers._nexus_column import GrowingDataset
+from writers._nexus_text import Names, set_attributes
+from writers._tiled_column import Column
+
+__all__ = ["EPOCH", "StreamTable", "key_attributes"]
+
+EPOCH = "1970-01-01T00:00:00+00:00"
+"""What `time` and the timestamps count from, in seconds."""
+_TIME = {"units": "s", "start": EPOCH}
+
+
+def key_attributes(key: str, data_key: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the attributes of a dataset that holds the values of a data key."""
+    attributes = {
+        "data_key": key,
+        "units": data_key.get("units"),
+        "precision": data_key.get("precision"),
+        "source": data_key.get("source"),
+        "object_name": data_key.get("object_name"),
+        "enum_strs": data_key.get("enum_strs") or data_key.get("choices"),
+        "lower_limit": data_key.get("lower_ctrl_limit"),
+        "upper_limit": data_key.get("upper_ctrl_limit"),
+        "dims": data_key.get("dims"),
+    }
+    limits = data_key.get("limits")
+    for kind, limit in limits.items() if isinstance(limits, Mapping) else ():
+        if isinstance(limit, Mapping):
+            attributes[f"{kind}_low"] = limit.get("low")
+            attributes[f"{kind}_high"] = limit.get("high")
+    return attributes
+
+
+class StreamTable:
+    """Collects events in memory and appends them column by column; columns are told by descriptors."""
+
+    def __init__(self, group: h5py.Group, name: str) -> None:
+        self.name = name
+        self.group = group
+        self.descriptors: list[Document] = []
+        self.columns: dict[str, GrowingDataset] = {}
+        """By data key; those whose data are in the event documents."""
+        self.timestamps: dict[str, GrowingDataset] = {}
+        self.names = Names("time", "seq_num", "timestamps")
+        """Names of the datasets, by data key."""
+        self._time = GrowingDataset(group, "time", Column("number"), _TIME)
+        self._seq_num = GrowingDataset(group, "seq_num", Column("integer"), {})
+        self._stamps = group.create_group("timestamps")
+        self._stamps.attrs["NX_class"] = "NXcollection"
+        self._waiting: list[Document] = []
+        set_attributes(group, {"NX_class": "NXcollection", "stream": name})
+
+    @property
+    def is_monitor(self) -> bool:
+        """Whether these are the updates of a signal that bluesky monitored."""
+        return self.name.endswith("_monitor")
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether this stands beside the scan's own data: baseline and monitors."""
+        return self.name == "baseline" or self.is_monitor
+
+    @property
+    def rows(self) -> int:
+        """Events in the file."""
+        return self._time.rows
+
+    @property
+    def waiting(self) -> int:
+        """Events in memory."""
+        return len(self._waiting)
+
+    @property
+    def data_keys(self) -> dict[str, Mapping[str, Any]]:
+        """Every data key that was declared, the first declaration of each."""
+        keys: dict[str, Mapping[str, Any]] = {}
+        for descriptor in self.descriptors:
+            for key, data_key in descriptor.get("data_keys", {}).items():
+                keys.setdefault(key, data_key)
+        return keys
+
+    def declare(self, descriptor: Document) -> None:
+        """Take a descriptor of this stream."""
+        self.descriptors.append(descriptor)
+        for key, data_key in descriptor.get("data_keys", {}).items():
+            if not str(data_key.get("external", "")).startswith("STREAM:") and key not in self.columns:
+                self._add_column(key, data_key)
+
+    def append(self, event: Document) -> None:
+        """Take an event; it is in memory until `flush`."""
+        self._waiting.append(event)
+
+    def flush(self, *, is_last: bool = False) -> None:
+        """Append what came to the datasets."""
+        events, self._waiting = self._waiting, []
+        if not events:
+            return
+        before = self.rows
+        rows = [event["data"] for event in events]
+        stamps = [event.get("timestamps") or {} for event in events]
+        for key in {key: None for row in rows for key in row if key not in self.columns}:
+            self._add_column(key, {})
+        for key, column in self.columns.items():
+            stamp = self.timestamps[key]
+            if column.rows < before:  # a column that came late
+                column.append([None] * (before - column.rows))
+                stamp.append([None] * (before - stamp.rows))
+            column.append([row.get(key) for row in rows], is_last=is_last)
+            stamp.append([row.get(key) for row in stamps], is_last=is_last)
+        self._time.append([_number(event.get("time")) for event in events], is_last=is_last)
+        self._seq_num.append([_count(event.get("seq_num")) for event in events], is_last=is_last)
+
+    def problems(self) -> list[str]:
+        """Say how what is stored differs from what came."""
+        found = [f"{self.name}/{key}: {note}" for key, column in self.columns.items() for note in column.notes]
+        seq_nums = self.seq_nums()
+        steps = np.diff(seq_nums)
+        if missing := int((steps - 1)[steps > 1].sum()):
+            found.append(f"{self.name}: {missing} events are missing, by their seq_num")
+        if repeated := int((steps <= 0).sum()):
+            found.append(f"{self.name}: {repeated} events repeat a seq_num")
+        return found
+
+    def seq_nums(self) -> np.ndarray:
+        """Give `seq_num` of every row."""
+        return np.array([], np.int64) if self._seq_num.dataset is None else self._seq_num.dataset[()]
+
+    def times(self) -> np.ndarray:
+        """Give the time of every row, seconds since 1970."""
+        return np.array([], np.float64) if self._time.dataset is None else self._time.dataset[()]
+
+    def _add_column(self, key: str, data_key: Mapping[str, Any]) -> None:
+        name = self.names[key]
+        column = Column.declared(dict(data_key))
+        self.columns[key] = GrowingDataset(self.group, name, column, key_attributes(key, data_key))
+        self.timestamps[key] = GrowingDataset(self._stamps, name, Column("number"), _TIME | {"data_key": key})
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,100 @@
+"""One Tiled server as the writer sees it: bounded waiting, and whether a run is there."""
+
+import time
+from typing import Any, Literal, Self
+
+import httpx
+
+__all__ = ["ServerAbsent", "TiledServer", "api_uri"]
+
+_TIMEOUT = httpx.Timeout(10.0, connect=2.0)
+_NOT_NOW = (502, 503, 504)
+
+
+class ServerAbsent(ConnectionError):
+    """The server does not answer, or did not within the time that was given to it."""
+
+
+def api_uri(uri: str) -> str:
+    """Give the address of the API, with `/api/v1`, for the address of a server."""
+    uri = uri.rstrip("/")
+    return uri if "/api/v1" in uri else f"{uri}/api/v1"
+
+
+class TiledServer:
+    """A connection. Tiled's client repeats a failed request for up to 45 s; here `allow()` sets an end to it."""
+
+    def __init__(self, uri: str, api_key: str) -> None:
+        self.uri = api_uri(uri)
+        self._key = api_key
+        self._http = httpx.Client(
+            headers={"Authorization": f"Apikey {api_key}"} if api_key else {}, timeout=_TIMEOUT, trust_env=False
+        )
+        self._deadline = 0.0
+        self._is_unanswered = False
+        """Whether the last request of Tiled's client got no response."""
+        self.client: Any = None
+        """Tiled's client of the catalogue, with data sources; after `connect()`."""
+
+    def connect(self) -> Self:
+        """Open the catalogue; raises ServerAbsent if it does not answer."""
+        self._probe()
+        from tiled.client import from_uri
+
+        self.client = from_uri(
+            self.uri, api_key=self._key or None, timeout=_TIMEOUT, trust_env=False, show_progress=False
+        ).include_data_sources()
+        hooks = self.client.context.http_client.event_hooks
+        hooks["request"].append(self._before_request)
+        hooks["response"].append(self._after_response)
+        return self
+
+    def allow(self, seconds: float) -> None:
+        """Let requests begin for so many seconds from now; one that begins later raises ServerAbsent."""
+        self._deadline = time.monotonic() + seconds
+
+    def _before_request(self, request: httpx.Request) -> None:
+        if time.monotonic() > self._deadline:
+            raise ServerAbsent(f"Tiled at {self.uri} does not do {request.method} {request.url.path} in time")
+        if self._is_unanswered:
+            self._probe()  # a repetition: no point if nobody is there
+        self._is_unanswered = True
+
+    def _after_response(self, response: httpx.Response) -> None:
+        self._is_unanswered = False
+
+    def _probe(self) -> None:
+        try:
+            answer = self._http.get(f"{self.uri}/", timeout=httpx.Timeout(2.0))
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ServerAbsent(f"Tiled does not answer at {self.uri}: {error}") from error
+
+    def state(self, run_uid: str) -> Literal["absent", "partial", "complete"]:
+        """Tell what the catalogue has of a run."""
+        answer = self._request("GET", run_uid, {"fields": "metadata"})
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return "absent"
+        answer.raise_for_status()
+        return "complete" if answer.json()["data"]["attributes"]["metadata"].get("stop") else "partial"
+
+    def delete(self, run_uid: str) -> None:
+        """Delete a run with its tables and arrays; files that detectors wrote stay."""
+        answer = self._request("DELETE", run_uid, {"recursive": True, "external_only": False})
+        if answer.status_code != httpx.codes.NOT_FOUND:
+            answer.raise_for_status()
+
+    def _request(self, method: str, run_uid: str, parameters: dict[str, Any]) -> httpx.Response:
+        try:
+            answer = self._http.request(method, f"{self.uri}/metadata/{run_uid}", params=parameters)
+        except httpx.TransportError as error:
+            raise ServerAbsent(f"Tiled does not answer at {self.uri}: {error}") from error
+        if answer.status_code in _NOT_NOW:
+            raise ServerAbsent(f"Tiled does not answer yet at {self.uri} ({answer.status_code})")
+        return answer
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+        if self.client is not None:
+            self.client.context.http_client.close()

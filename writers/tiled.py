@@ -1,0 +1,355 @@
+"""Writes runs into a Tiled catalogue, live, without ever holding up whoever feeds it."""
+
+import atexit
+import contextlib
+import importlib
+import logging
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import httpx
+
+from bec_bluesky.documents import (
+    Document,
+    DocumentJournal,
+    Emit,
+    FileReady,
+    RunCallback,
+    RunSink,
+    find_catalog,
+)
+from writers._tiled_server import ServerAbsent, TiledServer
+
+if TYPE_CHECKING:
+    from writers._tiled_run import Columns, RunTables
+
+__all__ = ["TiledWriter"]
+
+_log = logging.getLogger(__name__)
+_BATCH = 1_000
+"""Documents written at once, at most."""
+_OPERATION = 15.0
+"""Seconds within which the requests for one batch must have begun."""
+_LOADING = 15.0
+"""Seconds within which Tiled's client is imported."""
+_FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
+_LONGEST_PAUSE = 60.0
+"""Seconds between attempts on a run that the server refuses."""
+_LINGER = 2.0
+"""Seconds without a run after which the thread ends; the next run starts another."""
+_REMEMBERED = 10_000
+_FAILURES_TO_TELL = 3
+
+
+class _Run:
+    """One run: its documents, and how far they are in the catalogue."""
+
+    def __init__(self, start: Document, wake: threading.Event, is_loaded: threading.Event) -> None:
+        self.uid = str(start["uid"])
+        self.scan_id = int(start.get("scan_id") or 0)
+        self.journal = DocumentJournal()
+        self.is_sealed = False
+        """Whether its stop document is in the journal."""
+        self.is_written = False
+        self.failures = 0
+        self.not_before = 0.0
+        self._wake = wake
+        self._is_loaded = is_loaded
+        self._place = 0
+        self._is_there_already = False
+        self._columns: Columns = {}
+        self._tables: RunTables | None = None
+        self._normalizer: Any = None
+
+    def __call__(self, name: str, doc: Document) -> None:
+        """Keep a document; the thread writes it."""
+        self.journal.append(name, doc)
+        if name == "stop":
+            self.is_sealed = True
+            self._wake.set()
+            # once a process, if at all: a script may end now, and an interpreter that ends imports no more
+            self._is_loaded.wait(_LOADING)
+
+    def advance(self, server: TiledServer) -> None:
+        """Write what has come; raises what the server or the documents are to blame for, then `begin_again()`."""
+        from writers._tiled_run import ColumnsChanged
+
+        server.allow(_OPERATION)
+        if self._tables is None:
+            self._begin(server)
+        end = self.journal.size  # what comes meanwhile waits for the next time: a flush costs the same for any number
+        while self._place < end:
+            server.allow(_OPERATION)
+            documents, place = self.journal.read(self._place, _BATCH)
+            try:
+                self._write(documents)
+            except ColumnsChanged as change:
+                _log.info("written again, since %s", change, extra={"run": self.uid})
+                self.begin_again()
+                self._columns = change.columns
+                self._begin(server)
+                continue
+            self._place = place
+            self.is_written = documents[-1][0] == "stop"
+
+    def begin_again(self) -> None:
+        """Forget what was written: the next `advance()` starts from the start document."""
+        if self._tables is not None:
+            self._columns = self._tables.columns
+        self._tables = None
+        self._place = 0
+
+    def _begin(self, server: TiledServer) -> None:
+        from writers._tiled_run import QuickNormalizer, RunTables
+
+        state = server.state(self.uid)
+        self._is_there_already = state == "complete"
+        if state == "partial":
+            server.delete(self.uid)
+        self._tables = RunTables(server.client, self._columns)
+        self._normalizer = QuickNormalizer()
+        self._normalizer.subscribe(self._tables)
+
+    def _write(self, documents: list[tuple[str, dict[str, Any]]]) -> None:
+        if self._is_there_already or self._tables is None:
+            return
+        for name, doc in documents:
+            self._normalizer(name, doc)
+        self._tables.flush()
+
+    def product(self, uri: str) -> FileReady:
+        """Announce the run in the catalogue; `size` is that of its documents."""
+        shapes: dict[str, list[int]] = {}
+        if self._tables is not None:
+            shapes = {stream: [rows] for stream, rows in self._tables.rows.items() if rows} | self._tables.frames
+        return FileReady(
+            run_uid=self.uid,
+            scan_id=self.scan_id,
+            writer="tiled",
+            path=f"{uri}/metadata/{self.uid}",
+            size=self.journal.size,
+            time=time.time(),
+            shapes=shapes,
+            kind="catalogue",
+        )
+
+
+class TiledWriter(RunCallback):
+    """Puts each run into a Tiled catalogue: live, complete, and once.
+
+    A thread of its own writes every `flush_every` seconds. A server that is absent, slow or restarted is waited for:
+    the documents of every unfinished run are kept, and a run whose writing broke off is deleted and written again from
+    its start document. A run that is complete in the catalogue is left alone.
+
+    Subscribed to a bare RunEngine it needs nothing else; `wait()` returns when everything is written. At the end of the
+    process it is given `patience` seconds for what is left.
+    """
+
+    required: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        uri: str = "",
+        api_key: str = "",
+        *,
+        flush_every: float = 0.2,
+        patience: float = 5.0,
+        emit: Emit | None = None,
+    ) -> None:
+        """Take the server's address, such as `http://127.0.0.1:8265/tiled`; none: the API of BEC_BLUESKY_DATA_DIR.
+
+        `emit` is called from the writer's thread.
+        """
+        super().__init__(emit=emit)
+        self._uri = uri
+        self._key = api_key
+        self._flush_every = flush_every
+        self._patience = patience
+        self._lock = threading.Condition()
+        self._wake = threading.Event()
+        self._is_loaded = threading.Event()
+        self._waiting: dict[str, _Run] = {}
+        self._written: dict[str, None] = {}
+        self._thread: threading.Thread | None = None
+        self._server: TiledServer | None = None
+        self._is_warm = False
+        self._is_closing = False
+        self._delay = _FIRST_DELAY
+        self._not_before = 0.0
+
+    def open_run(self, start: Document) -> RunSink | None:
+        """Take a run, unless all its documents are here already."""
+        uid = str(start["uid"])
+        with self._lock:
+            known = self._waiting.get(uid)
+            if uid in self._written or (known is not None and known.is_sealed):
+                return None
+            if known is not None:
+                known.journal.close()
+            run = self._waiting[uid] = _Run(start, self._wake, self._is_loaded)
+        self._start_thread()
+        return run
+
+    def holds(self, run_uid: str) -> bool:
+        """Tell whether the catalogue has the run with its stop document; no, if it does not answer."""
+        with self._lock:
+            if run_uid in self._written:
+                return True
+            if run_uid in self._waiting:
+                return False
+        try:
+            with contextlib.closing(self._find_server()) as server:
+                return server.state(run_uid) == "complete"
+        except (ServerAbsent, httpx.HTTPError):
+            return False
+
+    def is_stored(self, run_uid: str) -> bool:
+        """Tell whether the run is in the catalogue, and announced."""
+        return self.holds(run_uid)
+
+    def tick(self) -> None:
+        """Load Tiled's client before the first run needs it."""
+        if not self._is_warm:
+            self._start_thread()
+
+    def wait(self, timeout: float = 30.0) -> bool:
+        """Wait until every run that ended is in the catalogue; False if that took longer than `timeout` seconds."""
+        self._wake.set()
+        with self._lock:
+            return self._lock.wait_for(lambda: not any(run.is_sealed for run in self._waiting.values()), timeout)
+
+    def close(self) -> None:
+        """Write what is here, for up to `patience` seconds, and let go."""
+        thread = self._thread
+        if thread is not None:
+            self._is_closing = True
+            self._wake.set()
+            thread.join(self._patience)
+        with self._lock:
+            left = list(self._waiting.values())
+            self._waiting.clear()
+        for run in left:
+            run.journal.close()
+        if any(run.is_sealed for run in left):
+            _log.warning("not in the catalogue: %s", ", ".join(run.uid for run in left if run.is_sealed))
+        super().close()
+
+    def _start_thread(self) -> None:
+        with self._lock:
+            self._is_warm = True
+            if self._thread is None:
+                self._is_closing = False
+                self._thread = threading.Thread(target=self._work, name="tiled-writer", daemon=True)
+                self._thread.start()
+                _to_close.add(self)
+
+    # ── in the thread ──
+
+    def _work(self) -> None:
+        """Write what comes, until there has been nothing for a while or `close()`."""
+        try:
+            importlib.import_module("writers._tiled_run")
+            self._is_loaded.set()
+            busy = time.monotonic()
+            while True:
+                self._wake.wait(self._flush_every)
+                self._wake.clear()
+                is_closing = self._is_closing
+                with self._lock:
+                    runs = list(self._waiting.values())
+                if runs:
+                    busy = time.monotonic()
+                    self._advance(runs, is_closing=is_closing)
+                with self._lock:
+                    is_idle = not self._waiting and time.monotonic() - busy > _LINGER
+                    if is_closing or is_idle:
+                        self._thread = None
+                        return
+        except ImportError:
+            _log.exception("nothing can be written into Tiled")
+        finally:
+            self._is_loaded.set()
+            if self._server is not None:
+                self._server.close()
+                self._server = None
+            self._thread = None
+
+    def _advance(self, runs: list[_Run], *, is_closing: bool) -> None:
+        now = time.monotonic()
+        if now < self._not_before and not is_closing:
+            return
+        try:
+            server = self._server = self._server or self._find_server().connect()
+        except (ServerAbsent, httpx.HTTPError) as error:
+            self._lose_server(error)
+            return
+        for run in runs:
+            if run.not_before > now and not is_closing:
+                continue
+            try:
+                run.advance(server)
+            except (ServerAbsent, httpx.TransportError) as error:
+                run.begin_again()
+                self._lose_server(error)
+                return
+            except Exception as error:  # noqa: BLE001  # whatever the server or upstream's writer makes of a run
+                run.begin_again()
+                _put_off(run, error)
+            else:
+                self._delay = _FIRST_DELAY
+                if run.is_written:
+                    self._finish(run, server)
+
+    def _find_server(self) -> TiledServer:
+        if self._uri:
+            return TiledServer(self._uri, self._key)
+        address = find_catalog()
+        if address is None:
+            raise ServerAbsent("no Tiled server of this data directory answers: `bec-bluesky up` starts one")
+        return TiledServer(address.uri, address.api_key)
+
+    def _lose_server(self, error: Exception) -> None:
+        level = logging.WARNING if self._delay == _FIRST_DELAY else logging.DEBUG
+        _log.log(level, "%s; the documents are kept until it does", error)
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._not_before = time.monotonic() + self._delay
+        self._delay = min(2 * self._delay, _LONGEST_DELAY)
+
+    def _finish(self, run: _Run, server: TiledServer) -> None:
+        self.emit(run.product(server.uri))
+        with self._lock:
+            self._written[run.uid] = None
+            while len(self._written) > _REMEMBERED:
+                del self._written[next(iter(self._written))]
+            if self._waiting.get(run.uid) is run:
+                del self._waiting[run.uid]
+            self._lock.notify_all()
+        run.journal.close()
+
+
+def _put_off(run: _Run, error: Exception) -> None:
+    run.failures += 1
+    run.not_before = time.monotonic() + min(0.5 * 2**run.failures, _LONGEST_PAUSE)
+    _log.log(
+        logging.ERROR if run.failures == _FAILURES_TO_TELL else logging.WARNING,
+        "not in the catalogue after %d attempts: %s: %s; it is tried again",
+        run.failures,
+        type(error).__name__,
+        error,
+        exc_info=run.failures == _FAILURES_TO_TELL,
+        extra={"run": run.uid},
+    )
+
+
+_to_close: "weakref.WeakSet[TiledWriter]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Give a script that subscribed a writer to its own RunEngine its last rows."""
+    for writer in list(_to_close):
+        writer.close()
