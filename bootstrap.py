@@ -66,9 +66,7 @@ def works(python: Path) -> bool:
     """Tell whether the environment's Python runs and is the version that runs this file."""
     if not python.exists():
         return False
-    said = subprocess.run(
-        [python, "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=False
-    )
+    said = subprocess.run([python, "-c", "import sys; print(sys.version)"], capture_output=True, text=True, check=False)
     return said.returncode == 0 and said.stdout.strip() == sys.version.strip()
 
 

@@ -17,7 +17,7 @@ class ProgressMeter:
         self._points = 0
         self._expected: int | None = None
         self._stream = ""
-        """Uid of the descriptor whose events are points: the primary stream's, else the first one's."""
+        """Uid of the descriptor whose events are points: the primary stream's, else the first one's that is no baseline."""
         self._moving: dict[str, float] = {}
         self._is_new = False
 
@@ -45,7 +45,7 @@ class ProgressMeter:
                     self._points, self._stream, self._is_new = 0, "", True
                     self._expected = expected_points(document)
             case "descriptor":
-                if document.get("name") == "primary" or not self._stream:
+                if document.get("name") == "primary" or (not self._stream and document.get("name") != "baseline"):
                     self._stream = document["uid"]
             case "event":
                 self._count(document["descriptor"], document["seq_num"])

@@ -8,6 +8,8 @@ import queue
 import socket
 from typing import Any
 
+from bluesky.preprocessors import SupplementalData
+
 from bec_bluesky import embedded, plugins
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import READBACKS
@@ -31,7 +33,7 @@ from bec_bluesky.messages.worker import (
     WorkerProgress,
     WorkerReady,
 )
-from bec_bluesky.proxy import DeviceLink, prepare_engine
+from bec_bluesky.proxy import DeviceLink, RemoteDevice, prepare_engine
 from bec_bluesky.scan_server._frames import FrameReader, FrameSender
 from bec_bluesky.scan_server.worker._arguments import call
 from bec_bluesky.scan_server.worker._check import Readings, check_item
@@ -69,6 +71,7 @@ class Worker:
         self._control = ControlThread()
         self._plans = PlanRegistry()
         self._progress = ProgressMeter()
+        self._supplement = SupplementalData()
         self._item: RunningItem | None = None
         self._is_ending = False
         self._checks = asyncio.Semaphore(2)
@@ -122,11 +125,18 @@ class Worker:
     def _run_item(self, running: RunningItem, token: int) -> ItemResult:
         item = running.item
         self._publisher.begin(token, item.item_id, item.user)
+        self._supplement.baseline = self._baseline_devices()
         result = running.run(lambda: call(self._plans[item.plan], item, self._link.devices))
         self._tell_progress()  # the last points too
         self._progress.reset()
         self._control.call(self._publisher.drained())
         return result
+
+    def _baseline_devices(self) -> list[RemoteDevice]:
+        """Give the devices to read before and after every run: those with `readout: baseline` that are there."""
+        devices = self._link.devices
+        found = [devices[name] for name in list(devices)]
+        return [each for each in found if each.info.readout == "baseline" and each.info.state == "connected"]
 
     # ── the engine's thread ──
 
@@ -162,6 +172,7 @@ class Worker:
         )
         self._link = await DeviceLink.connect(self._bus.address, self._settings.beamline, loop=engine.loop)
         prepare_engine(engine, self._link)
+        engine.preprocessors.append(self._supplement)
         engine.subscribe(self._publisher)
         engine.subscribe(self._progress)
         engine.set_hooks(waiting=self._progress.wait_for, state=self._state_changed)
