@@ -1,4 +1,4 @@
-"""The edge to logbooks and catalogues: a run log that is always written, and an outbox that is delivered when it can."""
+"""The edge to logbooks and catalogues: a run log that is always written, an outbox that is delivered when it can."""
 
 from bec_bluesky.scihub._connectors import Connector, LogbookFile
 from bec_bluesky.scihub._journal import Entry, Journal
