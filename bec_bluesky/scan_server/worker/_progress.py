@@ -17,7 +17,7 @@ class ProgressMeter:
         self._points = 0
         self._expected: int | None = None
         self._stream = ""
-        """Uid of the descriptor whose events are points: of the primary stream, else of the first that is no baseline."""
+        """Uid of the descriptor whose events are points: primary's, or else the first that is no baseline."""
         self._moving: dict[str, float] = {}
         self._is_new = False
 
