@@ -62,7 +62,7 @@ class PeakAnalysis(RunCallback):
         now = time.monotonic()
         for run in list(self.open_runs.values()):
             assert isinstance(run, _AnalysedRun)
-            if run.is_new and now - run.published >= self._interval:
+            if run.is_new and now - run.published >= self._interval < math.inf:
                 run.published = now
                 with_fit = self._fit and now >= self._next_fit
                 run.publish(with_fit=with_fit)
@@ -72,7 +72,7 @@ class PeakAnalysis(RunCallback):
 
     def is_due(self, since: float, now: float) -> bool:
         """Tell whether a document's time calls for a result, because nobody ticks."""
-        return not self._is_ticked and now - since >= self._interval
+        return not self._is_ticked and now - since >= self._interval < math.inf
 
     @property
     def fits(self) -> bool:

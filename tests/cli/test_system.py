@@ -200,9 +200,9 @@ def test_the_queue_is_filled_listed_and_cleared_without_starting(system: System)
 
 def test_ctrl_c_pauses_and_the_answer_resumes_to_the_end(system: System) -> None:
     process = system.start("run", "count", "[det]", "num=8", "delay=0.3")
-    read_until(process, "     2  ")
+    before = read_until(process, "     2  ")
     process.send_signal(signal.SIGINT)
-    read_until(process, "pausing")
+    before += read_until(process, "pausing")
     assert process.stdin is not None
     until(lambda: system.status()["scan_server"]["run_state"] == "paused", "it never paused")
     process.stdin.write("resume\n")
@@ -210,7 +210,7 @@ def test_ctrl_c_pauses_and_the_answer_resumes_to_the_end(system: System) -> None
     rest, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, rest
     assert "count completed" in rest
-    assert "8 points" in rest
+    assert "8 points" in rest, before + rest
 
 
 def test_ctrl_c_twice_aborts_and_the_exit_code_is_1(system: System) -> None:
