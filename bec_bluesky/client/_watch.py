@@ -1,6 +1,9 @@
 """Watching an item to its end, with Ctrl-C: once pauses and offers the ways out, twice aborts, three times halts."""
 
+import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +71,27 @@ def watch(
 def _show(view: LiveView, events: Iterator[Event]) -> QueueItem | None:
     """Show what comes; give the finished item, None if an interrupt lost it."""
     for event in events:
-        view.show(event)
+        with _interrupts_held():
+            view.show(event)
         if isinstance(event, ItemDone):
             return event.item
     return None
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: in the middle of a line it would be shown twice and counted never."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual if usual is not None else signal.SIG_DFL)
+    if held:
+        raise KeyboardInterrupt
 
 
 class _Interrupts:
