@@ -62,17 +62,20 @@ class PeakAnalysis(RunCallback):
         now = time.monotonic()
         for run in list(self.open_runs.values()):
             assert isinstance(run, _AnalysedRun)
-            if run.is_new and now - run.published >= self._interval < math.inf:
-                run.published = now
+            if run.is_new and self._is_due(run.last_tick, now):
+                run.last_tick = now
                 with_fit = self._fit and now >= self._next_fit
                 run.publish(with_fit=with_fit)
                 if with_fit:
                     end = time.monotonic()
                     self._next_fit = end + (end - now) / _FIT_SHARE
 
-    def is_due(self, since: float, now: float) -> bool:
+    def is_due_at(self, document_time: float, last: float) -> bool:
         """Tell whether a document's time calls for a result, because nobody ticks."""
-        return not self._is_ticked and now - since >= self._interval < math.inf
+        return not self._is_ticked and self._is_due(last, document_time)
+
+    def _is_due(self, last: float, now: float) -> bool:
+        return now - last >= self._interval < math.inf
 
     @property
     def fits(self) -> bool:
@@ -122,7 +125,7 @@ def _number(value: object) -> float:
 
 
 class _AnalysedRun:
-    """One run: its numbers, and when it last said something."""
+    """One run: its numbers, and when they last gave a result."""
 
     def __init__(self, analysis: PeakAnalysis, start: Document, axes: RunAxes) -> None:
         self._analysis = analysis
@@ -133,8 +136,10 @@ class _AnalysedRun:
         self._descriptors: set[str] = set()
         self._fits: dict[str, _peak.Fit | None] = {}
         self.is_new = False
-        self.published = -math.inf
-        """When, by the clock of whoever makes us publish."""
+        self.last_tick = -math.inf
+        """Monotonic time of the tick that last gave a result."""
+        self._last_document = -math.inf
+        """Time of the document that last gave a result: another clock, which must not be compared with the former."""
 
     def __call__(self, name: str, doc: Document) -> None:
         """Take one document; a stop publishes the final results."""
@@ -169,8 +174,8 @@ class _AnalysedRun:
         assert self._columns is not None
         self._columns.put(seq_num, data)
         self.is_new = True
-        if self._analysis.is_due(self.published, at):
-            self.published = at
+        if self._analysis.is_due_at(at, self._last_document):
+            self._last_document = at
             self.publish(with_fit=False)
 
     def publish(self, *, with_fit: bool, final: bool = False) -> None:

@@ -240,6 +240,20 @@ def test_ticks_give_fits_while_the_run_goes_on(until: Callable[[Callable[[], boo
     assert made[1].fit == made[0].fit
 
 
+def test_ticks_that_begin_in_mid_run_go_on_from_there() -> None:
+    made: list[Any] = []
+    analysis = PeakAnalysis(emit=made.append)
+    *documents, _ = composed(X, 100 * bell(X, 1, 0.7), seconds=1e9)  # their time is far ahead of the monotonic clock
+    for name, doc in documents:
+        analysis(name, doc)
+    before = len(made)
+    analysis.tick()
+    assert len(made) == before
+    analysis("event", {**documents[-1][1], "seq_num": 52})
+    analysis.tick()
+    assert len(made) == before + 1
+
+
 def test_importing_the_analysis_does_not_import_scipy() -> None:
     code = (
         "import sys; from bec_bluesky import plugins, settings; plugins.mount(settings.load()); "
