@@ -79,6 +79,10 @@ class GrowingDataset:
             return None
         if types == {str} and self.column.kind == "string" and _is_storable(values):
             return np.array(values, dtype=object)
+        if types == {np.ndarray} and self.rows and self.column.kind == "array":
+            dtype = np.dtype(self.column.dtype)
+            if all(value.shape == self.column.shape and value.dtype == dtype for value in values):
+                return np.stack(values)
         return None
 
     def _holding(self, values: list[Any]) -> Column:
@@ -91,6 +95,8 @@ class GrowingDataset:
             self._say("text as JSON, since some of it is missing or mixed with other types")
             return replace(column, kind="text")
         column = self._with_gaps(column, present) if len(present) < len(values) else column.holding(values)
+        if column.kind == "array" and present:
+            column = self._exact(column, present, has_gaps=len(present) < len(values))
         if column.kind == "text":
             self._say("JSON, since its values have no common type and shape")
         elif column.kind == "number" and any(type(value) is int and int(float(value)) != value for value in present):
@@ -107,6 +113,19 @@ class GrowingDataset:
             self._say("NaN where a value is missing")
             return replace(column, kind="number")
         return replace(column, kind="text")
+
+    def _exact(self, column: Column, values: list[Any], *, has_gaps: bool) -> Column:
+        """Take a type that changes none of the values; JSON if there is none."""
+        arrays = [np.asarray(value) for value in values]
+        types = {array.dtype for array in arrays}
+        dtype = np.dtype(column.dtype if has_gaps else self.column.dtype)
+        if not self.rows and not has_gaps and all(isinstance(value, np.ndarray) for value in values):
+            dtype = np.result_type(*types)  # they know their type; a descriptor may be wrong, or say nothing
+        if not all(_is_held(array, dtype) for array in arrays):
+            dtype = np.result_type(*types, *([dtype] if self.rows or has_gaps else []))
+        if not all(_is_held(array, dtype) for array in arrays):
+            return replace(column, kind="text")
+        return replace(column, dtype=dtype.str)
 
     def _array(self, values: Sequence[Any]) -> np.ndarray:
         match self.column.kind:
@@ -132,6 +151,11 @@ class GrowingDataset:
         stored: np.ndarray = np.asarray(
             self._dataset.asstr()[()] if self._dataset.dtype == _TEXT else self._dataset[()]
         )
+        if self.column.kind == "array" and not _is_held(stored, np.dtype(self.column.dtype)):
+            self.column = replace(self.column, kind="text")
+            self._say("JSON, since its values have no common type and shape")
+        elif self.column.kind == "number" and not _is_held(stored, np.dtype(np.float64)):
+            self._say("rounded to 53 bits, since integers are mixed with other numbers")
         values = [decode(text) for text in stored] if "encoding" in self._dataset.attrs else stored.tolist()
         del self._group[self._name]
         self._dataset = self._create(self._array(values), is_fixed=False)
@@ -158,6 +182,17 @@ def _python(value: Any) -> Any:
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return value.item()
     return value
+
+
+def _is_held(array: np.ndarray, dtype: np.dtype) -> bool:
+    """Tell whether every value is the same in another type, there and back."""
+    if array.dtype == dtype:
+        return True
+    with np.errstate(all="ignore"):
+        there = array.astype(dtype)
+        back = there.astype(array.dtype)
+    has_nan = array.dtype.kind == dtype.kind == "f"
+    return np.array_equal(there, array, equal_nan=has_nan) and np.array_equal(back, array, equal_nan=has_nan)
 
 
 def _is_storable(texts: Sequence[str]) -> bool:

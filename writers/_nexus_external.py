@@ -1,5 +1,6 @@
 """Files that detectors wrote: linked from the run's file, and checked."""
 
+import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import h5py
 
 from bec_bluesky.documents import Document
 from writers._nexus_stream import StreamTable, key_attributes
-from writers._nexus_text import Names, set_attributes, write_value
+from writers._nexus_text import Names, encode, set_attributes, write_value
 
 __all__ = ["ExternalFiles", "ExternalFrames"]
 
+_OLD_DATASETS = {"AD_HDF5": "/entry/data/data", "AD_HDF5_SWMR": "/entry/data/data"}
+"""Where areaDetector's file plug-in puts frames, by the `spec` of ophyd's resources."""
 _HDF5 = ("application/x-hdf5", "application/x-hdf5-swmr", "application/x-hdf")
 
 
@@ -90,12 +93,25 @@ class ExternalFiles:
                 attributes = key_attributes(frames.key, stream.data_keys.get(frames.key, {}))
                 set_attributes(entry, {name: value for name, value in attributes.items() if name != "source"})
         for resource in self._old:
-            entry = listing.create_group(names[str(resource.get("uid"))])
-            set_attributes(entry, {"NX_class": "NXnote", "spec": resource.get("spec")})
-            path = Path(str(resource.get("root") or "/")) / str(resource.get("resource_path") or "").lstrip("/")
-            write_value(entry, "file_name", str(path))
-            if not path.exists():
-                self.problems.append(f"{path}: the file is not there")
+            self._link_old(resource, listing.create_group(names[str(resource.get("uid"))]))
+
+    def _link_old(self, resource: Document, entry: h5py.Group) -> None:
+        spec = str(resource.get("spec") or "")
+        path = Path(str(resource.get("root") or "/")) / str(resource.get("resource_path") or "").lstrip("/")
+        kwargs = resource.get("resource_kwargs")
+        set_attributes(entry, {"NX_class": "NXnote", "spec": spec, "resource": resource.get("uid")})
+        write_value(entry, "file_name", str(path))
+        write_value(entry, "resource_kwargs", encode(kwargs or {}), {"encoding": "json"})
+        dataset = _OLD_DATASETS.get(spec)
+        if dataset is not None:
+            entry["data"] = h5py.ExternalLink(self._name_of(path), dataset)
+        if not path.exists() and not any(path.parent.glob(f"{glob.escape(path.name)}*")):  # some name many files
+            self.problems.append(f"{spec or 'a resource'}: the file {path} is not there")
+        elif dataset is not None:
+            try:
+                _shape(path, dataset)
+            except (OSError, KeyError) as error:
+                self.problems.append(f"{spec}: {dataset} in {path} cannot be read ({str(error)[:200]})")
 
     def _check(self, frames: ExternalFrames) -> None:
         path, what = frames.path, f"{frames.stream or 'no stream'}/{frames.key}"

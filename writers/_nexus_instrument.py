@@ -6,10 +6,10 @@ from typing import Any
 import h5py
 
 from bec_bluesky.documents import Document
-from writers._nexus_stream import EPOCH, StreamTable, key_attributes
+from writers._nexus_stream import StreamTable, key_attributes
 from writers._nexus_text import Names, iso_time, seconds, set_attributes, write_value
 
-__all__ = ["Axes", "add_link", "hinted_keys", "write_instrument", "write_logs"]
+__all__ = ["Axes", "add_link", "device_keys", "hinted_keys", "write_instrument", "write_logs"]
 
 
 class Axes:
@@ -61,7 +61,7 @@ def write_instrument(instrument: h5py.Group, streams: Iterable[StreamTable], axe
     names = Names("name")
     groups: dict[str, tuple[h5py.Group, Names]] = {}
     for stream in streams:
-        for device, keys in _devices(stream).items():
+        for device, keys in device_keys(stream).items():
             first = device not in groups
             if first:
                 groups[device] = (
@@ -76,7 +76,8 @@ def write_instrument(instrument: h5py.Group, streams: Iterable[StreamTable], axe
             _write_configuration(group, stream, device)
 
 
-def _devices(stream: StreamTable) -> dict[str, list[str]]:
+def device_keys(stream: StreamTable) -> dict[str, list[str]]:
+    """Give the data keys of each device of a stream."""
     found: dict[str, list[str]] = {}
     for descriptor in stream.descriptors:
         object_keys = descriptor.get("object_keys") or {}
@@ -136,10 +137,12 @@ def _time_of(descriptor: Document) -> str | None:
     return iso_time(seconds(moment)) if moment is not None else None
 
 
-def write_logs(logs: h5py.Group, names: Names, stream: StreamTable) -> None:
-    """Write the signals of a monitor's stream as NXlog: their values by their own timestamps."""
+def write_logs(logs: h5py.Group, names: Names, stream: StreamTable, begin: float) -> None:
+    """Write the signals of a monitor's stream as NXlog: values by their own timestamps, from `begin` on (Unix time)."""
     for key, stamps in stream.timestamps.items():
         log = logs.create_group(names[key])
-        set_attributes(log, {"NX_class": "NXlog", "stream": stream.name, "start": EPOCH})
+        set_attributes(log, {"NX_class": "NXlog", "stream": stream.name})
         if add_link(log, "value", stream, key) and stamps.dataset is not None:
-            log["time"] = stamps.dataset
+            time = log.create_dataset("time", data=stamps.dataset[()] - begin)
+            set_attributes(time, {"units": "s", "start": iso_time(begin)})
+            log["timestamps"] = stamps.dataset

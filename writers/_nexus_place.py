@@ -2,43 +2,44 @@
 
 import contextlib
 import json
+import logging
 import os
-from datetime import datetime
+import shutil
 from pathlib import Path
 
 import h5py
 
 from bec_bluesky.documents import Document
 from bec_bluesky.errors import SettingsError
-from writers._nexus_text import file_word, seconds
+from writers._nexus_template import FileTemplate, file_word
 
 __all__ = ["FileIndex", "Place"]
 
+_log = logging.getLogger(__name__)
 _INDEX = ".runs.jsonl"
 
 
 class Place:
     """The files of one run below a directory: the part that grows, and the name that it gets at the end."""
 
-    def __init__(self, root: Path, start: Document) -> None:
-        scan_id = start.get("scan_id")
-        number = max(0, scan_id) if isinstance(scan_id, int) else 0
-        plan = file_word(start.get("plan_name") or "", default="run")
-        uid = file_word(start["uid"], default="run")
-        year = datetime.fromtimestamp(seconds(start.get("time"))).year
-        self._folder = root / str(year)
-        self._stem = f"{number:06d}_{plan}"
-        self._uid = uid
+    def __init__(self, root: Path, template: FileTemplate, start: Document, *, min_free: int) -> None:
+        self._min_free = min_free
+        path = root / template.path(start)
+        self._folder = path.parent
+        self._stem = path.stem
+        self._suffix = path.suffix
         self._run_uid = str(start["uid"])
-        self.part = self._folder / f".{self._stem}.{uid}.part"
+        self._uid = file_word(start["uid"], default="run")
+        self.part = self._folder / f".{self._stem}.{self._uid}.part"
 
     def prepare(self, root: Path) -> None:
         """Make the folder, and remove what an earlier attempt at the same run left."""
+        if not self._folder.resolve().is_relative_to(root.resolve()):
+            raise SettingsError(f"Run files go below {root}, but {self._folder} leads out of it: remove that link")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            if not self._folder.resolve().is_relative_to(root.resolve()):
-                raise SettingsError(f"Run files go below {root}, but {self._folder} leads out of it: remove that link")
             self.part.unlink(missing_ok=True)
+            self.check_space(0)
             with self.part.open("xb"):
                 pass
         except OSError as error:
@@ -47,6 +48,15 @@ class Place:
                 "make it writable or choose another directory"
             ) from error
 
+    def check_space(self, needed: int) -> None:
+        """Raise SettingsError unless, after so many bytes more, the disk still has what must stay free."""
+        free = shutil.disk_usage(self._folder).free
+        if free < needed + self._min_free:
+            raise SettingsError(
+                f"Run files cannot be written in {self._folder}: the disk has {free / 2**20:.0f} MB left, and "
+                f"{self._min_free / 2**20:.0f} MB are to stay free: make room, or choose another directory"
+            )
+
     @property
     def folder(self) -> Path:
         """The folder of the file, from which relative links start."""
@@ -54,8 +64,8 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The name that the file gets if no other has it."""
-        return f"{self._stem}.nxs"
+        """The name that the file gets if no other takes it meanwhile."""
+        return next((path.name for path in self._candidates() if not path.exists()), f"{self._stem}{self._suffix}")
 
     def find(self) -> Path | None:
         """Give the run's own file, if it was published already."""
@@ -79,7 +89,7 @@ class Place:
     def _candidates(self) -> list[Path]:
         short = f"{self._stem}_{self._uid[:8].strip('-_')}"
         names = [self._stem, short, f"{self._stem}_{self._uid}", *(f"{short}_{number}" for number in range(2, 100))]
-        return [self._folder / f"{name}.nxs" for name in names]
+        return [self._folder / f"{name}{self._suffix}" for name in names]
 
 
 def _uid_in(path: Path) -> str:
@@ -123,7 +133,14 @@ class FileIndex:
         self._read_to = 0
 
     def add(self, run_uid: str, path: Path) -> None:
-        """Remember a file."""
+        """Remember a file; one that could not be noted on the disk is known to this process only."""
+        self._paths[run_uid] = path
+        try:
+            self._append(run_uid, path)
+        except OSError as error:
+            _log.warning("%s cannot be written: %s", self._path, error, extra={"run": run_uid})
+
+    def _append(self, run_uid: str, path: Path) -> None:
         line = json.dumps({"uid": run_uid, "path": str(path.relative_to(self._root))}) + "\n"
         if not self._is_whole():
             line = "\n" + line  # a kill tore the last line

@@ -1,26 +1,33 @@
 """One run on its way into a NeXus file."""
 
+import contextlib
+import ctypes
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 
 import event_model
 import h5py
 
 from bec_bluesky.documents import Document, FileReady
+from bec_bluesky.errors import SettingsError
 from writers._nexus_column import GrowingDataset
+from writers._nexus_documents import DocumentLog, References
 from writers._nexus_external import ExternalFiles
+from writers._nexus_head import collection, write_head, write_root, write_tail
 from writers._nexus_instrument import Axes, write_instrument, write_logs
 from writers._nexus_place import Place
-from writers._nexus_plot import write_plot
+from writers._nexus_plot import write_plots
 from writers._nexus_stream import StreamTable
-from writers._nexus_text import Names, encode, iso_time, seconds, set_attributes, write_value
+from writers._nexus_text import Names, seconds, set_attributes, write_value
 from writers._tiled_column import Column
 
-__all__ = ["RunFile"]
+__all__ = ["RunFile", "announce_again"]
 
 _BATCH = 1_000
 """Events or documents in memory, at most."""
+_BATCH_BYTES = 16 * 2**20
+"""Large arrays of one stream in memory, at most (and one event)."""
 _FLUSH_EVERY = 1.0
 """Seconds."""
 
@@ -33,42 +40,54 @@ class RunFile:
         self.place = place
         self.problems: list[str] = []
         self._external = external
-        self._file = h5py.File(place.part, "w", libver="earliest")
-        self._entry = self._file.create_group("entry")
         self._streams: dict[str, StreamTable] = {}
         self._by_descriptor: dict[str, StreamTable] = {}
         self._stream_names = Names()
-        self._flushed = time.monotonic()
-        self._texts: list[str] = []
         self._shapes: dict[str, list[int]] = {}
-        self._write_head()
-        documents = _collection(self._entry, "documents")
-        attributes = {"format": "one JSON array [name, document] for each document, in the order they came"}
-        self._documents = GrowingDataset(documents, "json", Column("string"), attributes)
-        self._stream_group = _collection(self._entry, "streams")
+        self._flushed = time.monotonic()
+        self._failure: Exception | None = None
+        self._is_abandoned = False
+        self._file = h5py.File(place.part, "w", libver="earliest")
+        with self._writing():
+            write_root(self._file, time.time())
+            self._entry = self._file.create_group("entry")
+            write_head(self._entry, start)
+            self._documents = DocumentLog(collection(self._entry, "documents"))
+            self._stream_group = collection(self._entry, "streams")
 
     def __call__(self, name: str, doc: Document) -> None:
-        """Take one document; the stop document completes the part file and closes it."""
-        self._texts.append(encode([name, doc]))
+        """Take one document; the stop document completes the part file and closes it.
+
+        Raises SettingsError if the file cannot be written, and then for every document that follows.
+        """
+        if self._failure is not None:
+            raise self._broken(self._failure) from self._failure
+        stream = self._by_descriptor.get(doc.get("descriptor", ""))
+        references: References = {}
+        if stream is not None and name in ("event", "event_page") and isinstance(doc.get("data"), Mapping):
+            references = (stream.references if name == "event" else stream.page_references)(doc["data"])
+        self._documents.append(name, doc, references)
         match name:
             case "descriptor":
-                self._open_stream(doc)
+                with self._writing():
+                    self._open_stream(doc)
             case "event":
-                self._add_event(doc)
+                self._add_event(doc, references)
             case "event_page":
                 for event in event_model.unpack_event_page(doc):  # pyright: ignore[reportArgumentType]  # a dict
-                    self._add_event(event)
+                    self._add_event(event, references)
             case "stream_resource" | "resource":
                 self._external.add(doc)
             case "stream_datum":
-                stream = self._by_descriptor.get(doc.get("descriptor", ""))
                 self._external.extend(doc, "" if stream is None else stream.name)
             case "stop":
-                self._finish(doc)
+                with self._writing():
+                    self._finish(doc)
                 return
             case _:
                 pass
-        if len(self._texts) >= _BATCH:
+        waiting = self._documents.waiting if stream is None else max(self._documents.waiting, stream.waiting)
+        if waiting >= _BATCH or (stream is not None and stream.waiting_bytes > _BATCH_BYTES):
             self.flush()
         else:
             self.flush_if_due()
@@ -79,32 +98,47 @@ class RunFile:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is in memory, and hand it to the operating system."""
-        for stream in self._streams.values():
-            stream.flush()
-        texts, self._texts = self._texts, []
-        self._documents.append(texts)
-        self._file.flush()
+        """Write what is in memory, and hand it to the operating system; raises SettingsError if that fails."""
+        if self._failure is not None:
+            return
+        with self._writing():
+            for stream in self._streams.values():
+                stream.flush()
+            self._documents.flush()
+            self._file.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Close the part file as it is."""
-        if self._file:
+        if not self._is_abandoned:
             self._file.close()
 
-    def announcement(self, path: str, size: int) -> FileReady:
-        """Say that the file is there."""
-        number = self.start.get("scan_id")
-        return FileReady(
-            run_uid=str(self.start["uid"]),
-            scan_id=number if isinstance(number, int) else 0,
-            writer="nexus",
-            path=path,
-            size=size,
-            time=time.time(),
-            shapes=self._shapes,
-            problems=self.problems,
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Give the file up for good at the first error: columns of unequal length would be no record of the run."""
+        try:
+            self.place.check_space(_BATCH_BYTES)
+            yield
+        except Exception as error:
+            self._failure = error
+            if isinstance(error, OSError | RuntimeError):
+                self._is_abandoned = True
+                _keep_for_ever(self)
+            else:
+                self.close()
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> SettingsError:
+        if isinstance(error, SettingsError):
+            return error
+        return SettingsError(
+            f"The run's file {self.place.part} cannot be written ({str(error)[:200]}): make room or choose another "
+            "directory, then have the run's documents written again"
         )
+
+    def announcement(self, path: Path) -> FileReady:
+        """Say that the file is there."""
+        return _file_ready(path, self.start, self._shapes, self.problems)
 
     def _open_stream(self, descriptor: Document) -> None:
         name = str(descriptor.get("name") or "primary")
@@ -112,90 +146,38 @@ class RunFile:
         if stream is None:
             group = self._stream_group.create_group(self._stream_names[name])
             stream = self._streams[name] = StreamTable(group, name)
-        stream.declare(descriptor)
+        try:
+            stream.declare(descriptor)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            self.problems.append(f"{name}: a malformed descriptor ({error!r}); columns are as the events have them")
         self._by_descriptor[descriptor["uid"]] = stream
 
-    def _add_event(self, event: Document) -> None:
+    def _add_event(self, event: Document, large: Collection[str]) -> None:
         stream = self._by_descriptor.get(event.get("descriptor", ""))
         if stream is None or not isinstance(event.get("data"), Mapping):
             self.problems.append(
                 f"event {event.get('uid')}: without data or descriptor; it is only among the documents"
             )
         else:
-            stream.append(event)
-
-    def _write_head(self) -> None:
-        start, entry = self.start, self._entry
-        set_attributes(
-            self._file,
-            {
-                "NX_class": "NXroot",
-                "default": "entry",
-                "creator": "bec-bluesky",
-                "file_name": self.place.name,
-                "file_time": iso_time(time.time()),
-                "h5py_version": h5py.version.version,
-                "HDF5_Version": h5py.version.hdf5_version,
-            },
-        )
-        set_attributes(entry, {"NX_class": "NXentry"})
-        plan = str(start.get("plan_name") or "run")
-        write_value(entry, "title", str(start.get("title") or f"{start.get('scan_id', '')} {plan}".strip()))
-        write_value(entry, "entry_identifier", str(start["uid"]))
-        write_value(entry, "start_time", iso_time(seconds(start.get("time"))))
-        run = _collection(entry, "run")
-        for key in ("uid", "scan_id", "plan_name", "plan_type", "num_points"):
-            if start.get(key) is not None:
-                write_value(run, key, start[key])
-        for key in ("plan_args", "versions"):
-            if key in start:
-                write_value(run, key, encode(start[key]), {"encoding": "json"})
-        self._write_people()
-
-    def _write_people(self) -> None:
-        start, entry = self.start, self._entry
-        for key, nx_class in (("user", "NXuser"), ("sample", "NXsample")):
-            found: Any = start.get(key)
-            found = start.get(f"{key}_name") if found in (None, "") else found
-            if found in (None, ""):
-                continue
-            group = entry.create_group(key)
-            set_attributes(group, {"NX_class": nx_class})
-            fields = (
-                found if isinstance(found, Mapping) else {"name": found if isinstance(found, str) else encode(found)}
-            )
-            names = Names()
-            for field, value in fields.items():
-                write_value(group, names[str(field)], value)
-        if start.get("proposal") not in (None, ""):
-            proposal = start["proposal"]
-            text = proposal if isinstance(proposal, str) else encode(proposal)
-            write_value(entry, "experiment_identifier", text)
+            stream.append(event, large)
 
     def _finish(self, stop: Document) -> None:
         for stream in self._streams.values():
             stream.flush(is_last=stream.rows == 0)
-        self._documents.append(self._texts, is_last=self._documents.rows == 0)
-        self._texts = []
-        self._write_tail(stop)
-        for write in (self._write_links, self._write_instrument, self._write_side_streams, self._write_plot):
+        self._documents.flush(is_last=True)
+        write_tail(self._entry, self.start, stop)
+        self._check_numbers(stop)
+        for write in (self._write_links, self._write_instrument, self._write_side_streams, self._write_plots):
             try:
                 write()
             except Exception as error:  # noqa: BLE001  # what a malformed document breaks must not cost the data
                 self.problems.append(f"{write.__name__.removeprefix('_write_')}: incomplete ({error!r})")
         self._write_problems()
+        set_attributes(self._file, {"file_name": self.place.name})
         self._file.flush()
         self._file.close()
 
-    def _write_tail(self, stop: Document) -> None:
-        begin, end = seconds(self.start.get("time")), seconds(stop.get("time"))
-        write_value(self._entry, "end_time", iso_time(end))
-        write_value(self._entry, "duration", round(end - begin), {"units": "s"})
-        run = self._entry["run"]
-        assert isinstance(run, h5py.Group)
-        write_value(run, "duration", end - begin, {"units": "s"})
-        write_value(run, "exit_status", str(stop.get("exit_status") or ""))
-        write_value(run, "reason", str(stop.get("reason") or ""))
+    def _check_numbers(self, stop: Document) -> None:
         expected = stop.get("num_events") or {}
         for name, number in expected.items():
             stream = self._streams.get(name)
@@ -216,28 +198,31 @@ class RunFile:
 
     def _write_links(self) -> None:
         if self._external:
-            self._external.link(self._streams, _collection(self._entry, "external_files"))
+            self._external.link(self._streams, collection(self._entry, "external_files"))
 
     def _write_instrument(self) -> None:
         axes = Axes(self.start)
         instrument = self._entry.create_group("instrument")
         set_attributes(instrument, {"NX_class": "NXinstrument"})
+        name = self.start.get("beamline") or self.start.get("beamline_id") or self.start.get("instrument")
+        if isinstance(name, str) and name:
+            write_value(instrument, "name", name)
         write_instrument(instrument, self._order(axes), axes)
 
-    def _write_plot(self) -> None:
+    def _write_plots(self) -> None:
         axes = Axes(self.start)
         order = self._order(axes)
         main = order[0] if order and not order[0].is_aside else None
-        self._shapes = write_plot(self._entry, self.start, axes, main, self._external)
+        self._shapes = write_plots(self._entry, self.start, axes, main, self._external)
 
     def _write_side_streams(self) -> None:
         if "baseline" in self._streams:
             self._entry["baseline"] = h5py.SoftLink(str(self._streams["baseline"].group.name))
         monitors = [stream for stream in self._streams.values() if stream.is_monitor]
         if monitors:
-            group, names = _collection(self._entry, "monitors"), Names()
+            group, names = collection(self._entry, "monitors"), Names()
             for stream in monitors:
-                write_logs(group, names, stream)
+                write_logs(group, names, stream, seconds(self.start.get("time")))
 
     def _write_problems(self) -> None:
         for stream in self._streams.values():
@@ -249,7 +234,36 @@ class RunFile:
             GrowingDataset(run, "problems", Column("string"), {}).append(self.problems, is_last=True)
 
 
-def _collection(parent: h5py.Group, name: str) -> h5py.Group:
-    group = parent.create_group(name)
-    set_attributes(group, {"NX_class": "NXcollection"})
-    return group
+def _keep_for_ever(file: RunFile) -> None:
+    """Never free a file that could not be written: HDF5 would flush again, fail again, and end in a segmentation fault.
+
+    Its other files go on. Seen with HDF5 2.0: also at the interpreter's end, so that no list of ours would do.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(file))
+
+
+def announce_again(path: Path, start: Document) -> FileReady:
+    """Say that a file is there which an earlier process made, with what the file itself tells."""
+    shapes: dict[str, list[int]] = {}
+    with h5py.File(path, "r") as file:
+        data, problems = file.get("entry/data"), file.get("entry/run/problems")
+        if isinstance(data, h5py.Group):
+            signal = data.get(str(data.attrs["signal"]))
+            if isinstance(signal, h5py.Dataset):  # not a broken link
+                shapes[f"/entry/data/{data.attrs['signal']}"] = list(signal.shape)
+        texts = [str(text) for text in problems.asstr()[()]] if isinstance(problems, h5py.Dataset) else []
+    return _file_ready(path, start, shapes, texts)
+
+
+def _file_ready(path: Path, start: Document, shapes: dict[str, list[int]], problems: list[str]) -> FileReady:
+    number = start.get("scan_id")
+    return FileReady(
+        run_uid=str(start["uid"]),
+        scan_id=number if isinstance(number, int) else 0,
+        writer="nexus",
+        path=str(path),
+        size=path.stat().st_size,
+        time=time.time(),
+        shapes=shapes,
+        problems=problems,
+    )

@@ -1,6 +1,6 @@
 """One stream of a run as columns in `/entry/streams/<stream>`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import h5py
@@ -8,14 +8,17 @@ import numpy as np
 
 from bec_bluesky.documents import Document
 from writers._nexus_column import GrowingDataset
+from writers._nexus_documents import References, elements
 from writers._nexus_text import Names, set_attributes
 from writers._tiled_column import Column
 
-__all__ = ["EPOCH", "StreamTable", "key_attributes"]
+__all__ = ["StreamTable", "key_attributes"]
 
-EPOCH = "1970-01-01T00:00:00+00:00"
+_EPOCH = "1970-01-01T00:00:00+00:00"
 """What `time` and the timestamps count from, in seconds."""
-_TIME = {"units": "s", "start": EPOCH}
+_TIME = {"units": "s", "start": _EPOCH}
+_LARGE = 1_000
+"""Elements; an array with more is stored as a row of its column only, and the event's JSON refers to it."""
 
 
 def key_attributes(key: str, data_key: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,6 +59,8 @@ class StreamTable:
         self._stamps = group.create_group("timestamps")
         self._stamps.attrs["NX_class"] = "NXcollection"
         self._waiting: list[Document] = []
+        self.waiting_bytes = 0
+        """Of large arrays in memory, about."""
         set_attributes(group, {"NX_class": "NXcollection", "stream": name})
 
     @property
@@ -94,13 +99,33 @@ class StreamTable:
             if not str(data_key.get("external", "")).startswith("STREAM:") and key not in self.columns:
                 self._add_column(key, data_key)
 
-    def append(self, event: Document) -> None:
-        """Take an event; it is in memory until `flush`."""
+    def references(self, data: Mapping[str, Any]) -> References:
+        """Give the rows that the large arrays of the next event will have."""
+        row = self.rows + len(self._waiting)
+        return {key: [self._path(key), row] for key, value in data.items() if elements(value) > _LARGE}
+
+    def page_references(self, data: Mapping[str, Any]) -> References:
+        """Give the rows that the large arrays of the next page of events will have."""
+        row = self.rows + len(self._waiting)
+        return {
+            key: [self._path(key), row, len(values)]
+            for key, values in data.items()
+            if len(values) and elements(values[0]) > _LARGE
+        }
+
+    def append(self, event: Document, large: Collection[str]) -> None:
+        """Take an event; it is in memory until `flush`. `large` names the data that are large arrays."""
+        if large:  # copied, since a device may fill the same array again
+            copies = {key: np.array(value) if isinstance(value, np.ndarray) else value
+                      for key in large if (value := event["data"].get(key)) is not None}  # fmt: skip
+            event = {**event, "data": {**event["data"], **copies}}
+            self.waiting_bytes += sum(8 * elements(value) for value in copies.values())
         self._waiting.append(event)
 
     def flush(self, *, is_last: bool = False) -> None:
         """Append what came to the datasets."""
         events, self._waiting = self._waiting, []
+        self.waiting_bytes = 0
         if not events:
             return
         before = self.rows
@@ -136,6 +161,9 @@ class StreamTable:
     def times(self) -> np.ndarray:
         """Give the time of every row, seconds since 1970."""
         return np.array([], np.float64) if self._time.dataset is None else self._time.dataset[()]
+
+    def _path(self, key: str) -> str:
+        return f"{self.group.name}/{self.names[key]}"
 
     def _add_column(self, key: str, data_key: Mapping[str, Any]) -> None:
         name = self.names[key]

@@ -14,7 +14,6 @@ __all__ = [
     "Names",
     "decode",
     "encode",
-    "file_word",
     "iso_time",
     "plain_text",
     "seconds",
@@ -23,7 +22,6 @@ __all__ = [
 ]
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.]+")
-_NOT_IN_FILES = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME = 63
 """Characters of a NeXus name, by the convention of its definitions."""
 _LONGEST_ATTRIBUTE = 16_000
@@ -78,11 +76,6 @@ def seconds(value: Any) -> float:
 def iso_time(moment: float) -> str:
     """Give local time with its zone, in ISO 8601; `moment` in seconds since 1970."""
     return datetime.fromtimestamp(moment).astimezone().isoformat()
-
-
-def file_word(text: Any, *, default: str) -> str:
-    """Give a word that is safe in a file name: letters, digits, `_` and `-`, at most 60 characters."""
-    return _NOT_IN_FILES.sub("_", str(text))[:60].strip("_-") or default
 
 
 class Names:

@@ -3,15 +3,15 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
-
-import h5py
+from typing import ClassVar
 
 from bec_bluesky.documents import Document, Emit, RunCallback, RunSink
+from bec_bluesky.errors import SettingsError
+from writers._nexus_documents import read_documents
 from writers._nexus_external import ExternalFiles
 from writers._nexus_place import FileIndex, Place
-from writers._nexus_run import RunFile
-from writers._nexus_text import decode
+from writers._nexus_run import RunFile, announce_again
+from writers._nexus_template import FileTemplate
 
 __all__ = ["NexusWriter", "read_documents"]
 
@@ -19,7 +19,12 @@ _log = logging.getLogger(__name__)
 
 
 class NexusWriter(RunCallback):
-    """One file per run: `<directory>/<year>/<scan number>_<plan>.nxs`, never over another.
+    """One file per run below `directory`, named by `template` and never over another.
+
+    The fields of the template are year, month, day, hour, minute, second and scan_id (numbers), plan_name, sample,
+    proposal, user, beamline and uid (words, of which only what is safe in a file name is taken). If the name is taken,
+    the beginning of the run's uid is added. Raises SettingsError for a template that names no files. `min_free` is what
+    must stay free on the disk, in bytes: a run that would need it is given up, before HDF5 meets a full disk.
 
     The file grows under a hidden name, which ends in `.part`, and gets its own when the run has ended and all is on the
     disk. Deviations (values of mixed types, a detector's file that is not there) are said in the file at
@@ -28,10 +33,19 @@ class NexusWriter(RunCallback):
 
     required: ClassVar[bool] = True
 
-    def __init__(self, *, emit: Emit | None = None, directory: str | Path) -> None:
+    def __init__(
+        self,
+        *,
+        emit: Emit | None = None,
+        directory: str | Path,
+        template: str = "{year}/{scan_id:06d}_{plan_name}.nxs",
+        min_free: int = 64 * 2**20,
+    ) -> None:
         super().__init__(emit=emit)
         self._root = Path(directory).expanduser().absolute()
+        self._template = FileTemplate(template)
         self._index = FileIndex(self._root)
+        self._min_free = min_free
 
     def open_run(self, start: Document) -> RunSink | None:
         """Begin a file; None if the run has one already. Raises SettingsError if none can be written."""
@@ -41,8 +55,9 @@ class NexusWriter(RunCallback):
         earlier = self.open_runs.get(uid)
         if isinstance(earlier, _Run):
             earlier.file.close()
-        place = Place(self._root, start)
-        if (published := place.find()) is not None:  # killed before the index had it
+        place = Place(self._root, self._template, start, min_free=self._min_free)
+        if (published := place.find()) is not None:  # killed before it was announced
+            self.emit(announce_again(published, start))
             self._index.add(uid, published)
             return None
         place.prepare(self._root)
@@ -57,27 +72,36 @@ class NexusWriter(RunCallback):
         return self.holds(run_uid)
 
     def tick(self) -> None:
-        """Write what has been in memory for a second."""
-        for run in self.open_runs.values():
-            if isinstance(run, _Run):
-                run.file.flush_if_due()
+        """Write what has been in memory for a second; a file that cannot be written raises with its next document."""
+        for file in self._open_files():
+            try:
+                file.flush_if_due()
+            except SettingsError as error:
+                _log.error("%s", error, extra={"run": str(file.start["uid"])})
 
     def close(self) -> None:
         """Close the files of open runs; they keep their hidden names."""
-        for run in self.open_runs.values():
-            if isinstance(run, _Run):
-                run.file.flush()
-                run.file.close()
+        for file in self._open_files():
+            try:
+                file.flush()
+            except SettingsError as error:
+                _log.error("%s", error, extra={"run": str(file.start["uid"])})
+            file.close()
         super().close()
 
     def publish(self, file: RunFile) -> None:
         """Give a complete file its name, and announce it."""
         path = file.place.publish()
-        self._index.add(str(file.start["uid"]), path)
-        ready = file.announcement(str(path), path.stat().st_size)
+        ready = file.announcement(path)
         for problem in ready.problems:
             _log.warning("%s: %s", path.name, problem, extra={"run": ready.run_uid})
         self.emit(ready)
+        self._index.add(ready.run_uid, path)
+
+    def _open_files(self) -> Iterator[RunFile]:
+        for run in self.open_runs.values():
+            if isinstance(run, _Run):
+                yield run.file
 
 
 class _Run:
@@ -91,14 +115,3 @@ class _Run:
         self.file(name, doc)
         if name == "stop":
             self._writer.publish(self.file)
-
-
-def read_documents(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the documents of the run in a file, as they were emitted."""
-    with h5py.File(path, "r") as file:
-        texts = file["entry/documents/json"]
-        assert isinstance(texts, h5py.Dataset)
-        for begin in range(0, len(texts), 1_000):
-            for text in texts[begin : begin + 1_000]:
-                name, doc = decode(text)
-                yield name, doc

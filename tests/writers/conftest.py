@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 from bluesky import RunEngine
+from ophyd.sim import SynAxis, SynGauss
 from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider
 from ophyd_async.plan_stubs import ensure_connected
 from ophyd_async.sim import PatternGenerator, SimBlobDetector
 
-from bec_bluesky.documents import CatalogAddress, find_catalog
+from bec_bluesky.documents import CatalogAddress, FileReady, find_catalog
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
+from writers.nexus import NexusWriter
 
 
 @pytest.fixture(scope="module")
@@ -47,5 +49,41 @@ def blob(run_engine: RunEngine, served: Settings) -> SimBlobDetector:
     frames: Path = served.files_dir
     frames.mkdir(parents=True, exist_ok=True)
     blob = SimBlobDetector(StaticPathProvider(UUIDFilenameProvider(), frames), PatternGenerator(), name="blob")
+    run_engine(ensure_connected(blob))
+    return blob
+
+
+@pytest.fixture
+def emitted() -> list[FileReady]:
+    return []
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def writer(root: Path, emitted: list[FileReady]) -> Iterator[NexusWriter]:
+    writer = NexusWriter(directory=root, emit=emitted.append)
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def motor() -> SynAxis:
+    return SynAxis(name="motor")
+
+
+@pytest.fixture
+def gauss(motor: SynAxis) -> SynGauss:
+    return SynGauss("gauss", motor, "motor", center=0.7, Imax=100, sigma=0.8)
+
+
+@pytest.fixture
+def frames(run_engine: RunEngine, root: Path) -> SimBlobDetector:
+    folder = root / "frames"
+    folder.mkdir(parents=True)
+    blob = SimBlobDetector(StaticPathProvider(UUIDFilenameProvider(), folder), PatternGenerator(), name="blob")
     run_engine(ensure_connected(blob))
     return blob

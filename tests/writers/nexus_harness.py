@@ -1,0 +1,52 @@
+"""Runs to write into files, and a reader's way to the plot."""
+
+import time
+from typing import Any
+
+import h5py
+from bluesky import RunEngine
+from event_model import compose_run
+
+from writers.nexus import NexusWriter
+
+Documents = list[tuple[str, dict[str, Any]]]
+
+
+def run(engine: RunEngine, plan: Any, *callbacks: Any, **metadata: Any) -> Documents:
+    documents: Documents = []
+    engine(plan, [lambda name, doc: documents.append((name, doc)), *callbacks], **metadata)
+    return documents
+
+
+def column(documents: Documents, key: str) -> list[Any]:
+    return [doc["data"][key] for name, doc in documents if name == "event" and key in doc["data"]]
+
+
+def recorded(values: list[Any], *, dtype: str = "number", **start: Any) -> Documents:
+    """Compose the documents of a run of one reading `x`."""
+    bundle = compose_run(metadata={"scan_id": 1, "plan_name": "recorded"} | start)
+    data_keys: Any = {"x": {"dtype": dtype, "shape": [], "source": "here"}}
+    descriptor = bundle.compose_descriptor(name="primary", data_keys=data_keys, object_keys={"x": ["x"]})
+    documents: Documents = [("start", dict(bundle.start_doc)), ("descriptor", dict(descriptor.descriptor_doc))]
+    for number, value in enumerate(values):
+        event = {"uid": f"e{number}", "descriptor": descriptor.descriptor_doc["uid"], "time": 1.0 + number}
+        filled: dict[str, Any] = {"data": {"x": value}, "timestamps": {"x": 0.5 + number}, "filled": {}}
+        documents.append(("event", event | filled | {"seq_num": number + 1}))
+    stop = {"uid": "s", "run_start": bundle.start_doc["uid"], "time": time.time(), "exit_status": "success"}
+    return [*documents, ("stop", stop)]
+
+
+def feed(writer: NexusWriter, documents: Documents) -> None:
+    for name, doc in documents:
+        writer(name, doc)
+
+
+def default_plot(path: str) -> h5py.Group:
+    """Follow `default` as a reader does; the file must be closed with the group's `.file`."""
+    file = h5py.File(path, "r")
+    entry = file[file.attrs["default"]]
+    return entry[entry.attrs["default"]]
+
+
+def texts(dataset: h5py.Dataset) -> list[str]:
+    return list(dataset.asstr()[()])
