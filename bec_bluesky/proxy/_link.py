@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import time
 import uuid
@@ -23,6 +24,8 @@ from bec_bluesky.proxy._subscription import Subscription
 __all__ = ["DeviceLink"]
 
 _log = logger(__name__)
+_READY_PERIOD = 0.02
+"""Seconds between looks at whether a lost connection is there again."""
 _LOOK_PERIOD = 0.1
 """Seconds between looks at the clock while a server owes answers."""
 _LOST_AFTER = 0.9
@@ -72,6 +75,20 @@ class DeviceLink:
         """Let go; what is under way fails with DeviceServerLost."""
         await self._in_loop(self._close())
         self._blocking.close()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a connection, and every known server was heard of since it was made."""
+        servers = {self.directory.info(name).server for name in self.directory.names()}
+        return self.operations.wire is not None and all(self.server(server).epoch for server in servers)
+
+    async def wait_until_ready(self, timeout: float) -> bool:
+        """Wait, `timeout` seconds at most, for what a lost Redis interrupted; False if it is not there again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not self.is_ready:  # noqa: ASYNC110  # two states of others, and seldom
+                    await asyncio.sleep(_READY_PERIOD)
+        return self.is_ready
 
     async def _in_loop(self, coroutine: Any) -> None:
         if asyncio.get_running_loop() is self.loop:

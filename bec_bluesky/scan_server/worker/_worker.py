@@ -57,6 +57,8 @@ _HALT = 3.0
 """Seconds that halting may take before the process ends all the same."""
 _FLUSH = 30.0
 """Seconds that documents of a plan that has ended may wait for Redis at shutdown."""
+_LINK_PATIENCE = 5.0
+"""Seconds that an item waits for a lost link to the device servers."""
 _LARGEST_VALUE = 2**20
 """Bytes of what a plan returned; more does not cross."""
 
@@ -125,12 +127,19 @@ class Worker:
     def _run_item(self, running: RunningItem, token: int) -> ItemResult:
         item = running.item
         self._publisher.begin(token, item.item_id, item.user)
+        self._wait_for_devices()
         self._supplement.baseline = self._baseline_devices()
         result = running.run(lambda: call(self._plans[item.plan], item, self._link.devices))
         self._tell_progress()  # the last points too
         self._progress.reset()
         self._control.call(self._publisher.drained())
         return result
+
+    def _wait_for_devices(self) -> None:
+        """Let a link that Redis interrupted come back before a plan needs it; a server that is gone fails the plan."""
+        if not self._link.is_ready:
+            waiting = self._link.wait_until_ready(_LINK_PATIENCE)
+            asyncio.run_coroutine_threadsafe(waiting, self._engine.loop).result()
 
     def _baseline_devices(self) -> list[RemoteDevice]:
         """Give the devices to read before and after every run: those with `readout: baseline` that are there."""
