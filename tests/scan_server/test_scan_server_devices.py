@@ -26,6 +26,7 @@ devices:
   gone: {class: "ophyd.sim:SynAxis", enabled: false}
   slow: {class: "ophyd_async.sim:SimMotor", set: {velocity: 1.0}}
   det: {class: "ophyd.sim:SynSignal"}
+  shutter: {class: "ophyd:Signal", kwargs: {value: 1.0}, readout: baseline}
 """
 
 
@@ -82,8 +83,12 @@ async def test_what_devices_do_not_allow_is_refused_and_what_they_allow_runs(
         assert done.result is not None
         assert (done.result.exit_status, done.result.reason) == ("completed", "")
         found = await documents(bus, done.result.run_uids[0])
-        assert [name for name, _ in found] == ["start", "descriptor", *["event"] * 5, "stop"]
-        assert [document["data"]["x"] for name, document in found if name == "event"] == [-4, -2, 0, 2, 4]
+        streams = {document["uid"]: document["name"] for name, document in found if name == "descriptor"}
+        events = [(streams[document["descriptor"]], document["data"]) for name, document in found if name == "event"]
+        # the device with `readout: baseline` is read before and after
+        assert [stream for stream, _ in events] == ["baseline", *["primary"] * 5, "baseline"]
+        assert [data["shutter"] for stream, data in events if stream == "baseline"] == [1.0, 1.0]
+        assert [data["x"] for stream, data in events if stream == "primary"] == [-4, -2, 0, 2, 4]
 
 
 async def test_a_motor_stops_when_the_worker_that_moves_it_is_killed(
