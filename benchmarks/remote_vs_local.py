@@ -69,9 +69,6 @@ def start_server(settings: Settings, number: int) -> tuple[subprocess.Popen[byte
     environment = os.environ | settings.with_(profile=profile).environment() | {"PYTHONPATH": str(ROOT)}
     log = settings.data_dir / "server.log"
     command = [sys.executable, "-m", "bec_bluesky.device_server"]
-    if "SCAFFOLD" in os.environ:
-        environment |= {"SCAFFOLD_N": str(number), "CONF_DIR": str(ROOT)}
-        command = [sys.executable, "/tmp/proxy_scaffold/server.py", settings.redis_url, settings.beamline, "devices"]
     with log.open("wb") as output:
         return subprocess.Popen(command, env=environment, stdout=output, stderr=output), log
 

@@ -56,16 +56,6 @@ class Server:
         root = Path(__file__).parents[2]
         environment = os.environ | settings.environment() | {"PYTHONPATH": str(root)}
         command = [sys.executable, "-m", "bec_bluesky.device_server"]
-        if "SCAFFOLD" in os.environ:
-            environment["FILES"] = str(self.files)
-            environment["CONF_DIR"] = str(root)
-            command = [
-                sys.executable,
-                "/tmp/proxy_scaffold/server.py",
-                settings.redis_url,
-                settings.beamline,
-                "devices",
-            ]
         self.log = self.files / "server.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
