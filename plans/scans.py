@@ -1,5 +1,6 @@
 """Step scans: the devices move to a point, rest, and are read."""
 
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -124,8 +125,6 @@ def time_scan(
     @bpp.stage_decorator(list(detectors))
     @bpp.run_decorator(md=metadata)
     def readings() -> MsgGenerator[Any]:
-        import time
-
         began = time.monotonic()
         count = 0
         while num is None or count < num:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from bluesky import RunEngine
+from ophyd.sim import SynAxis, SynGauss
 
 from bec_bluesky import plugins
 from bec_bluesky.bus import Bus
@@ -44,6 +46,29 @@ async def bus(settings: Settings) -> AsyncIterator[Bus]:
     """A connected bus of this test's own beamline."""
     async with Bus(settings.redis_url or "", settings.beamline) as bus:
         yield bus
+
+
+@pytest.fixture
+def run_engine() -> Iterator[RunEngine]:
+    """A bare RunEngine with a loop of its own, which ends with the test."""
+    engine = RunEngine({}, loop=asyncio.new_event_loop(), context_managers=[])
+    yield engine
+    if engine.state != "idle":
+        engine.halt()
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
+    engine._th.join(5)
+    engine.loop.close()
+
+
+@pytest.fixture
+def motor() -> SynAxis:
+    return SynAxis(name="motor")
+
+
+@pytest.fixture
+def gauss(motor: SynAxis) -> SynGauss:
+    """A peak at 0.7 of height 100 and sigma 0.8."""
+    return SynGauss("gauss", motor, "motor", center=0.7, Imax=100, sigma=0.8)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import inspect
 from typing import Any, ClassVar
 
 from bec_bluesky import plugins
-from bec_bluesky.channels import SERVICES
 from bec_bluesky.documents._callback import RunCallback
 from bec_bluesky.documents._feed import Feed
 from bec_bluesky.documents._publish import Publisher
@@ -55,7 +54,8 @@ class DocumentService(Service):
         """Feed one callback for ever; what goes wrong with it is its own affair."""
         publisher = Publisher(self.bus, asyncio.get_running_loop())
         try:
-            options = await self._filled_in(hosted.options)
+            words = {"data_dir": str(self.settings.data_dir), "files_dir": str(self.settings.files_dir)}
+            options = _replaced(hosted.options, words)
             callback = await asyncio.to_thread(make_callback, hosted, options, publisher)
         except (PlugInError, SettingsError) as error:
             self.note = f"{hosted.name}: {error}"
@@ -65,38 +65,9 @@ class DocumentService(Service):
         self._feeds.append(feed)
         await feed.run()
 
-    async def _filled_in(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Replace `{data_dir}`, `{files_dir}`, and `{tiled_uri}` and `{api_key}` once the API says what they are."""
-        wanted = {word for word in _WORDS if any(f"{{{word}}}" in value for value in _texts(options))}
-        words = {"data_dir": str(self.settings.data_dir), "files_dir": str(self.settings.files_dir)}
-        if wanted & {"tiled_uri", "api_key"}:
-            words |= await self._api_words()
-        return _replaced(options, words)
-
-    async def _api_words(self) -> dict[str, str]:
-        """Wait for the API; what it needs to take meanwhile is kept on Redis."""
-        while True:
-            beat = await self.bus.get(SERVICES, service="api")
-            if beat is not None and beat.facts.get("tiled"):
-                key = (self.settings.data_dir / "api.key").read_text().strip()
-                return {"tiled_uri": str(beat.facts["tiled"]), "api_key": key}
-            await asyncio.sleep(0.1)
-
-
-_WORDS = ("data_dir", "files_dir", "tiled_uri", "api_key")
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return [text for each in value.values() for text in _texts(each)]
-    if isinstance(value, list):
-        return [text for each in value for text in _texts(each)]
-    return []
-
 
 def _replaced(value: Any, words: dict[str, str]) -> Any:
+    """Replace `{data_dir}` and `{files_dir}` in every text of an option."""
     if isinstance(value, str):
         for word, text in words.items():
             value = value.replace(f"{{{word}}}", text)

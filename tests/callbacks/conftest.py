@@ -1,39 +1,15 @@
-"""A real RunEngine with a loop of its own, which ends with the test, and simulated devices."""
+"""A detector that writes frames, and waiting."""
 
-import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bluesky import RunEngine
-from ophyd.sim import SynAxis, SynGauss
 from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider
 from ophyd_async.plan_stubs import ensure_connected
 from ophyd_async.sim import PatternGenerator, SimBlobDetector
-
-
-@pytest.fixture
-def run_engine() -> Iterator[RunEngine]:
-    engine = RunEngine({}, loop=asyncio.new_event_loop(), context_managers=[])
-    yield engine
-    if engine.state != "idle":
-        engine.halt()
-    engine.loop.call_soon_threadsafe(engine.loop.stop)
-    engine._th.join(5)
-    engine.loop.close()
-
-
-@pytest.fixture
-def motor() -> SynAxis:
-    return SynAxis(name="motor")
-
-
-@pytest.fixture
-def gauss(motor: SynAxis) -> SynGauss:
-    """A peak at 0.7 of height 100 and sigma 0.8."""
-    return SynGauss("gauss", motor, "motor", center=0.7, Imax=100, sigma=0.8)
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,82 +18,7 @@ from bec_bluesky.errors import PlanFailedError, RefusedError
 from bec_bluesky.messages.products import Point
 from bec_bluesky.messages.queue import ScanServerStatus
 from bec_bluesky.settings import load
-
-PROFILE = """
-title = "test"
-[[hosted]]
-name = "bundler"
-use = "callbacks.bundler:ScanBundler"
-process = "live"
-[[hosted]]
-name = "peaks"
-use = "callbacks.peaks:PeakAnalysis"
-process = "live"
-required = false
-[companions]
-sleeper = ["{python}", "-c", "import time; time.sleep(3600)"]
-"""
-DEVICES = """
-version: 1
-devices:
-  motor: {class: "ophyd.sim:SynAxis", limits: {low: -10, high: 10}}
-  det: {class: "ophyd.sim:SynGauss", kwargs: {motor: {$ref: motor}, motor_field: motor, center: 1, Imax: 100, sigma: 1}}
-"""
-PATIENCE = 60.0
-
-
-@dataclass
-class System:
-    """A system in a directory of its own, used as a person does."""
-
-    directory: Path
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return os.environ | {
-            "BEC_BLUESKY_DATA_DIR": str(self.directory / "data"),
-            "BEC_BLUESKY_PROFILE": str(self.directory / "profile"),
-            "BEC_BLUESKY_BEAMLINE": "cli-test",
-            "BEC_BLUESKY_API_PORT": "0",
-            "TILED_PROFILES": str(self.directory / "tiled"),
-        }
-
-    @property
-    def data(self) -> Path:
-        return self.directory / "data"
-
-    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "bec_bluesky", *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "bec_bluesky", *arguments],
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def status(self) -> dict[str, Any]:
-        return json.loads(self.call("status", "--json").stdout)
-
-    def connect(self) -> Any:
-        return connect("cli-test", data_dir=self.data)
-
-
-def make_system(directory: Path) -> System:
-    (directory / "profile").mkdir()
-    (directory / "profile" / "profile.toml").write_text(PROFILE)
-    (directory / "profile" / "devices.yaml").write_text(DEVICES)
-    return System(directory)
+from tests.live_system import PATIENCE, System, make_system, until
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +31,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         yield system
     finally:
         system.call("down")
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:

@@ -1,12 +1,10 @@
-"""A real Tiled server, a real RunEngine with a loop of its own, and simulated devices that write files."""
+"""A real Tiled server, and detectors that write files."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bluesky import RunEngine
-from ophyd.sim import SynAxis, SynGauss
 from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider
 from ophyd_async.plan_stubs import ensure_connected
 from ophyd_async.sim import PatternGenerator, SimBlobDetector
@@ -30,17 +28,6 @@ def address(served: Settings) -> Iterator[CatalogAddress]:
         found = find_catalog(served)
         assert found is not None
         yield found
-
-
-@pytest.fixture
-def run_engine() -> Iterator[RunEngine]:
-    engine = RunEngine({}, loop=asyncio.new_event_loop(), context_managers=[])
-    yield engine
-    if engine.state != "idle":
-        engine.halt()
-    engine.loop.call_soon_threadsafe(engine.loop.stop)
-    engine._th.join(5)
-    engine.loop.close()
 
 
 @pytest.fixture
@@ -68,16 +55,6 @@ def writer(root: Path, emitted: list[FileReady]) -> Iterator[NexusWriter]:
     writer = NexusWriter(directory=root, emit=emitted.append)
     yield writer
     writer.close()
-
-
-@pytest.fixture
-def motor() -> SynAxis:
-    return SynAxis(name="motor")
-
-
-@pytest.fixture
-def gauss(motor: SynAxis) -> SynGauss:
-    return SynGauss("gauss", motor, "motor", center=0.7, Imax=100, sigma=0.8)
 
 
 @pytest.fixture

@@ -61,16 +61,6 @@ def opened(address: CatalogAddress | None) -> Iterator[Any]:
         catalog.context.http_client.close()
 
 
-@pytest.fixture
-def motor() -> SynAxis:
-    return SynAxis(name="motor")
-
-
-@pytest.fixture
-def gauss(motor: SynAxis) -> SynGauss:
-    return SynGauss("gauss", motor, "motor", center=0.7, Imax=100, sigma=0.8)
-
-
 def run(engine: RunEngine, plan: Any, *callbacks: Any) -> tuple[str, Documents]:
     """Run a plan; give the run's uid and its documents."""
     documents: Documents = []

@@ -1,0 +1,1 @@
+"""Device classes of the instrument, for ophyd and ophyd-async."""
