@@ -16,8 +16,10 @@ class Batch:
         instruction: Instruction,
         where: str,
         say: Callable[[str, Answer], None],
-        read: Callable[["Batch"], None],
+        read: Callable[["Batch"], None] = lambda batch: None,
+        on_end: Callable[[bool], None] = lambda is_well: None,
     ) -> None:
+        """`read` is asked for the readings that are to come with the end, `on_end` told whether all ended well."""
         self.client = instruction.client
         self.after = instruction.after
         self.last_id = instruction.ops[-1].id if instruction.ops else 0
@@ -26,6 +28,7 @@ class Batch:
         self._where = where
         self._say = say
         self._read = read
+        self._on_end = on_end
         self._held: Answer | None = None
 
     def answer(self, answer: Answer) -> None:
@@ -37,6 +40,8 @@ class Batch:
         else:
             self._has_failed |= answer.code == "failed"
             self._say(self.client, answer)
+        if self._under_way == 0:
+            self._on_end(not self._has_failed)
 
     def fail(self, op: Op, error: BaseException, *, in_call: bool = False) -> None:
         """Answer that an operation failed: at once (`in_call`), or by its status."""
@@ -46,6 +51,8 @@ class Batch:
     def end_silently(self) -> None:
         """Count an operation as done that has no final answer."""
         self._under_way -= 1
+        if self._under_way == 0:
+            self._on_end(not self._has_failed)
 
     def release(self, readings: Answer) -> None:
         """Let the held completion go, and the readings with it."""

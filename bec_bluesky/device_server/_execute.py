@@ -17,12 +17,16 @@ from bec_bluesky.device_server._monitors import Monitors
 from bec_bluesky.device_server._reading import Reader
 from bec_bluesky.device_server._registry import Entry, Found, Registry
 from bec_bluesky.device_server._statuses import Statuses
+from bec_bluesky.device_server._steps import GIVE_UP, THEN, Steps
 from bec_bluesky.device_server._stopping import Stopping
 from bec_bluesky.errors import DeviceError, RefusedError, choices
 from bec_bluesky.messages.devices import Answer, Instruction, Op
 from bec_bluesky.messages.failures import tell
 
-__all__ = ["Executor"]
+__all__ = ["IN_ORDER", "Executor"]
+
+IN_ORDER = frozenset({THEN, GIVE_UP, "read_all"})
+"""Verbs of the server itself that are done in their order with those of devices."""
 
 _URGENT = frozenset({"stop"})
 """Verbs that wait for nothing: a device that blocks must still be stopped."""
@@ -57,21 +61,37 @@ class Executor:
         self.statuses = Statuses(self._loop, outbox)
         self.reader = Reader(self._threads)
         self.monitors = Monitors(self._loop, outbox)
-        self.stopping = Stopping(registry, self.statuses, self.monitors, self.execute)
+        self.steps = Steps(self._where, outbox.say, self._start_all)
+        self.stopping = Stopping(registry, self.statuses, self.monitors, self.steps, self.execute)
 
     # ── instructions ──
 
     def execute(self, instruction: Instruction) -> None:
-        """Start every operation, in order."""
-        batch = Batch(instruction, self._where, self._outbox.say, self._read_after)
+        """Start every operation, in order; what comes after a `then` later."""
+        if any(op.verb == THEN and not op.device for op in instruction.ops):
+            self.steps.begin(instruction)
+        else:
+            self._start_all(Batch(instruction, self._where, self._outbox.say, self._read_after), instruction.ops)
+
+    def _start_all(self, batch: Batch, ops: list[Op]) -> None:
         in_threads: dict[str, list[Call]] = {}
-        for op in instruction.ops:
+        for op in ops:
             try:
-                self._start(batch, op, in_threads)
+                if op.device:
+                    self._start(batch, op, in_threads)
+                else:
+                    self._start_for_server(batch, op)
             except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
                 batch.fail(op, error, in_call=True)
         for job in in_threads.values():
             self._spawn(self._run_in_thread(batch, job))
+
+    def _start_for_server(self, batch: Batch, op: Op) -> None:
+        if op.verb == "read_all":
+            self._spawn(self._answer_with(batch, op, self._read_all(op.args)))
+        else:
+            self.steps.give_up(batch.client, op.args[0])
+            batch.answer(Answer(op.id, "result", None))
 
     def _start(self, batch: Batch, op: Op, in_threads: dict[str, list[Call]]) -> None:
         found = self._registry.find(op.device)
@@ -253,19 +273,22 @@ class Executor:
         self._spawn(self._read_and_release(batch))
 
     async def _read_and_release(self, batch: Batch) -> None:
+        batch.release(Answer(batch.last_id, "readings", await self._read_all(batch.after)))
+
+    async def _read_all(self, paths: list[str]) -> dict[str, Any]:
+        """Give {path: reading, or Failure}, read at the same time."""
         readings: dict[str, Any] = {}
         wanted: list[Found] = []
-        for path in batch.after:
+        for path in paths:
             try:
                 wanted.append(self._registry.find(path))
             except (LookupError, DeviceError) as error:
                 readings[path] = error
         readings |= zip((found.path for found in wanted), await self.reader.read_many(wanted), strict=True)
-        told = {
+        return {
             path: tell(reading, device=path, where=self._where) if isinstance(reading, BaseException) else reading
             for path, reading in readings.items()
         }
-        batch.release(Answer(batch.last_id, "readings", told))
 
     # ── monitors ──
 

@@ -12,7 +12,7 @@ from bec_bluesky.bus import Wire
 from bec_bluesky.channels import BEATS, DEVICE_CHANGES, DEVICES, INSTRUCTIONS, READBACKS
 from bec_bluesky.device_server import _device_file
 from bec_bluesky.device_server._answers import Outbox
-from bec_bluesky.device_server._execute import Executor
+from bec_bluesky.device_server._execute import IN_ORDER, Executor
 from bec_bluesky.device_server._readbacks import Readbacks
 from bec_bluesky.device_server._registry import RETRY_PERIOD, Entry, Registry
 from bec_bluesky.device_server._seen import Seen
@@ -187,11 +187,11 @@ class DeviceServer(Service):
                 self._outbox.fail(instruction.client, op.id, refusal, op.device)
             return
         new = [op for op in instruction.ops if self._seen.is_new(instruction.client, op.id)]
-        ours = [op for op in new if not op.device]
+        ours = [op for op in new if not op.device and op.verb not in IN_ORDER]
         for op in ours:
             self.spawn(self._serve(instruction.client, op), op.verb)
         if len(ours) < len(new):
-            others = [op for op in new if op.device]
+            others = [op for op in new if op.device or op.verb in IN_ORDER]
             is_whole = len(others) == len(instruction.ops)
             self._executor.execute(instruction if is_whole else msgspec.structs.replace(instruction, ops=others))
 

@@ -9,6 +9,7 @@ from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._monitors import Monitors
 from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.device_server._statuses import Statuses
+from bec_bluesky.device_server._steps import Steps
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import DeviceInfo, Instruction, Op
 
@@ -21,16 +22,23 @@ class Stopping:
     """Stops devices at the same time, in threads of its own: those that execute may all be blocked."""
 
     def __init__(
-        self, registry: Registry, statuses: Statuses, monitors: Monitors, execute: Callable[[Instruction], None]
+        self,
+        registry: Registry,
+        statuses: Statuses,
+        monitors: Monitors,
+        steps: Steps,
+        execute: Callable[[Instruction], None],
     ) -> None:
         self._registry = registry
         self._statuses = statuses
         self._monitors = monitors
+        self._steps = steps
         self._execute = execute
         self.threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="stop")
 
     async def stop_all(self) -> dict[str, str]:
         """Stop every device that can be stopped; give {path: what went wrong}."""
+        self._steps.give_up_all()
         paths = [path for entry in self._registry.connected() for path in _stoppable(entry.infos)]
         _log.warning("everything is stopped: %d devices", len(paths))
         return await self._stop_paths(paths)
@@ -38,6 +46,7 @@ class Stopping:
     async def lose_client(self, client: str) -> dict[str, str]:
         """Stop what a client moved, unstage what it staged, end its subscriptions; give {path: what went wrong}."""
         self._monitors.remove_all(client)
+        self._steps.give_up(client)
         moving = {each.op.device for each in self._statuses.running if each.batch.client == client}
         flying = [path for path, owner in self._statuses.flying.items() if owner == client]
         moving.update(flying)

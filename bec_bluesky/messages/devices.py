@@ -27,13 +27,19 @@ class Op(msgspec.Struct, frozen=True, array_like=True):
     """Dotted for children: `samx.velocity`; empty for the server itself."""
     verb: str
     """A method of bluesky's protocols, `get` or `put`, or one of the server's verbs (`list`, `stop_all`, `ping`,
-    `client_lost` with the client's name). `subscribe` is answered by `value`s until `clear_sub` with its id."""
+    `client_lost` with the client's name; `then`, `read_all`, `give_up`: see Instruction). `subscribe` is answered by
+    `value`s until `clear_sub` with its id."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
 
 
 class Instruction(msgspec.Struct, frozen=True, array_like=True):
-    """A batch of verbs, started in order, in one round trip."""
+    """A batch of verbs, started in order, in one round trip.
+
+    What comes after a verb `then` of the server starts when everything before it has ended well, else never.
+    `read_all` reads, in parallel, the devices whose paths are its arguments, and gives {path: reading, or Failure}.
+    `give_up` lets nothing more start of the instruction that has the operation whose id is its argument.
+    """
 
     client: str
     epoch: str

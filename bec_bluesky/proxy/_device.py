@@ -50,6 +50,14 @@ class RemoteDevice:
         """What its server says of it."""
         return self._info
 
+    @property
+    def steps_on(self) -> str:
+        """Server by which this can be triggered and read in a step of one instruction (`_step.py`); empty: none can.
+
+        Devices that write files cannot: their documents must go with the reading.
+        """
+        return self._info.server if self._link.does_steps and "collect_asset_docs" not in self._info.methods else ""
+
     def __repr__(self) -> str:
         return self._info.representation or f"<remote {self._info.device_class} {self.path!r}>"
 

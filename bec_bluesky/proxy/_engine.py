@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bec_bluesky.proxy._readahead import ReadAhead
+from bec_bluesky.proxy._step import register_step
 
 if TYPE_CHECKING:
     from bec_bluesky.proxy._link import DeviceLink
@@ -25,6 +26,7 @@ def prepare_engine(RE: Any, link: "DeviceLink", *, read_ahead: bool = True) -> N
     RE.register_command("wait", _wait(link, RE._command_registry["wait"]))
     if read_ahead:
         _read_ahead(RE, link)
+    register_step(RE, link)
 
 
 def _configure(RE: Any) -> Any:

@@ -48,6 +48,8 @@ class DeviceLink:
         self.devices: Mapping[str, RemoteDevice] = Devices(self.directory)
         """Top-level devices by name; `devices["samx.velocity"]` works too."""
         self.operations = Operations(loop, self.client)
+        self.does_steps = False
+        """Whether the RunEngine knows the message `remote_step` (`_step.py`)."""
         self._thread = 0
         self._servers: dict[str, ServerState] = {}
         self._subscriptions: dict[str, Subscription] = {}
@@ -171,6 +173,13 @@ class DeviceLink:
         server = self._server_of(path)
         self.call_in_loop(self._submit, server, path, verb, args, kwargs, waiter)
 
+    def submit_to_server(self, server: str, verb: str, args: Any, waiter: Waiter | None) -> int:
+        """Ask a server itself, in the loop, for something that must keep its order with the verbs of devices.
+
+        Gives the id of the operation.
+        """
+        return self._submit(self.server(server), "", verb, args, {}, waiter)
+
     def call_in_loop(self, function: Any, *args: Any) -> None:
         """Call in the loop's thread: now if this is it."""
         if self.is_in_loop_thread:
@@ -178,12 +187,13 @@ class DeviceLink:
         else:
             self.loop.call_soon_threadsafe(function, *args)
 
-    def _submit(self, server: ServerState, path: str, verb: str, args: Any, kwargs: Any, waiter: Waiter | None) -> None:
-        self.operations.submit(server, path, verb, args, kwargs, waiter)
+    def _submit(self, server: ServerState, path: str, verb: str, args: Any, kwargs: Any, waiter: Waiter | None) -> int:
+        number = self.operations.submit(server, path, verb, args, kwargs, waiter)
         if self._look is None:
             self._look_due = self.loop.time() + _LOOK_PERIOD
             server.heard = server.heard or self.loop.time()
             self._look = self.loop.call_at(self._look_due, self._look_at_beats)
+        return number
 
     def _server_of(self, path: str) -> ServerState:
         return self.server(self.directory.info(path).server)

@@ -6,7 +6,7 @@ iteration brings new ones, they are held, so that ten `trigger`s of a plan are o
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bec_bluesky.bus import Wire
@@ -29,7 +29,7 @@ _LONGEST_HOLD = 0.002
 _START_WITHIN = 2.0
 """Seconds in which a server must start an instruction: one that wakes up later must not move anything."""
 
-_SAFE_LATE = frozenset({"clear_sub", "stop"})
+_SAFE_LATE = frozenset({"clear_sub", "give_up", "stop"})
 """A server that wakes up late should still do these."""
 
 
@@ -110,6 +110,11 @@ class Operations:
         self._waiting.pop(number, None)
         if self.read_ahead is not None:
             self.read_ahead.ended(number)
+
+    def are_all_held(self, server: ServerState, waiters: Collection[Waiter]) -> bool:
+        """Whether what is not sent yet to a server is just what these wait for."""
+        held = [self._waiting[op.id][1] if op.id in self._waiting else None for op in server.held]
+        return len(held) == len(waiters) and all(waiter in held for waiter in waiters)
 
     # ── sending ──
 

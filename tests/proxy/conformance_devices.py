@@ -46,6 +46,32 @@ class RefusingDetector(Device):
         raise LookupError("no such filter")
 
 
+class UnreadableDetector(Device):
+    """Is triggered well, but cannot be read."""
+
+    value = Component(Signal, value=1.0, kind="hinted")
+
+    def trigger(self) -> DeviceStatus:
+        status = DeviceStatus(self)
+        status.set_finished()
+        return status
+
+    def read(self) -> Any:
+        raise ConnectionError("the cable is out")
+
+
+class Counter(Device):
+    """Tells how often it was triggered."""
+
+    value = Component(Signal, value=0, kind="hinted")
+
+    def trigger(self) -> DeviceStatus:
+        self.value.put(self.value.get() + 1)
+        status = DeviceStatus(self)
+        status.set_finished()
+        return status
+
+
 class Bank(StandardReadable):
     """Numbered parts."""
 
@@ -116,6 +142,8 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "sig": (plain_signal, {}),
     "broken": (BrokenDetector, {}),
     "refusing": (RefusingDetector, {}),
+    "unreadable": (UnreadableDetector, {}),
+    "counter": (Counter, {}),
     "sim_x": (SimMotor, {}),
     "sim_y": (SimMotor, {}),
     "bank": (Bank, {}),

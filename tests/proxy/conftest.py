@@ -127,8 +127,8 @@ class Bench:
     devices: Mapping[str, Any]
     files: Path
 
-    def run(self, plan: Any, *, when_paused: str = "resume") -> Outcome:
-        """Run a plan; each time it pauses, `resume`, `stop`, `abort` or `halt` it."""
+    def run(self, plan: Any, *, when_paused: str = "resume", then: Callable[[], None] = lambda: None) -> Outcome:
+        """Run a plan; when it pauses, `resume`, `stop`, `abort` or `halt` it, after having called `then`."""
         canonical = Canonical(self.files)
         documents: list[tuple[str, Any]] = []
         token = self.RE.subscribe(lambda name, document: documents.append((name, document)))
@@ -138,6 +138,7 @@ class Bench:
             try:
                 result = self.RE(plan)
             except RunEngineInterrupted:
+                then()
                 result = getattr(self.RE, when_paused)()
             assert isinstance(result, RunEngineResult)
         except Exception as caught:  # noqa: BLE001  # compared with the other bench's
