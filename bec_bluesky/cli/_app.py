@@ -11,6 +11,7 @@ from bec_bluesky.cli._options import (
     DataDirectory,
     ProfileDirectory,
     RedisUrl,
+    connected,
     settings_of,
 )
 from bec_bluesky.cli._queue_commands import queue_app
@@ -96,6 +97,20 @@ def status(
     from bec_bluesky.cli import _status
 
     return _status.show(settings_of(context, data_dir=data, beamline=beamline, redis_url=redis), as_json=as_json)
+
+
+@app.command("stop-all")
+def stop_all(
+    context: typer.Context, data: DataDirectory = None, beamline: Beamline = None, redis: RedisUrl = None
+) -> int:
+    """Panic stop: stop everything that moves on every device server, at once, and abort what runs.
+
+    Exit code 0 only if every device confirmed that it stopped; otherwise the ones that did not are named.
+    """
+    with connected(settings_of(context, data_dir=data, beamline=beamline, redis_url=redis)) as client:
+        report = client.stop_all()
+    typer.echo(report)
+    return 0 if report.is_complete else 1
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

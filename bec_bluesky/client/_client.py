@@ -21,10 +21,13 @@ from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import DeviceInfo, Readback
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, RunOpened
 from bec_bluesky.messages.queue import ControlRun, GetStatus, PlanInfo, RequestBody, ScanServerStatus
+from bec_bluesky.proxy import StopReport, stop_all
 from bec_bluesky.settings import Settings, load
 
 __all__ = ["Client", "connect"]
 
+_ABORT_TIMEOUT = 1.0
+"""Seconds in which the scan server must take the abort of a panic stop."""
 _PATIENCE = 2.0
 """Seconds for which a scan server that restarts is waited for."""
 
@@ -149,6 +152,24 @@ class Client:
     def halt(self, reason: str = "") -> None:
         """End the run at once, without clean-up."""
         self.ask(ControlRun(action="halt", reason=reason))
+
+    def stop_all(self) -> StopReport:
+        """Stop everything that moves, at once, whoever moves it (panic stop), and abort what runs.
+
+        The device servers are told directly: it works whatever the queue is doing, also without a scan server. Print
+        what it gives: it names what could not be stopped.
+        """
+        return self._loop.call(self._stop_all())
+
+    async def _stop_all(self) -> StopReport:
+        report, _ = await asyncio.gather(stop_all(self.bus.address, self.bus.beamline), self._abort_at_once())
+        return report
+
+    async def _abort_at_once(self) -> None:
+        """Abort what runs, lest a plan that waits for no device go on; without a scan server nothing runs."""
+        assert self._caller is not None
+        with contextlib.suppress(RefusedError, NoReplyError, BusError):
+            await self._caller.ask(ControlRun(action="abort", reason="panic stop"), timeout=_ABORT_TIMEOUT)
 
     # ── what there is ──
 

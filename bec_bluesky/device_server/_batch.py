@@ -21,6 +21,7 @@ class Batch:
     ) -> None:
         """`read` is asked for the readings that are to come with the end, `on_end` told whether all ended well."""
         self.client = instruction.client
+        self.token = instruction.token
         self.after = instruction.after
         self.last_id = instruction.ops[-1].id if instruction.ops else 0
         self._under_way = len(instruction.ops)

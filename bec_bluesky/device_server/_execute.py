@@ -78,6 +78,8 @@ class Executor:
         for op in ops:
             try:
                 if op.device:
+                    if batch.token:
+                        self.stopping.check(batch.token, op)
                     self._start(batch, op, in_threads)
                 else:
                     self._start_for_server(batch, op)
@@ -327,7 +329,8 @@ class Executor:
                 self._tasks.add(task)
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=2.0)
-        for threads in (self._threads, self.stopping.threads, *self._own_threads.values()):
+        self.stopping.close()
+        for threads in (self._threads, *self._own_threads.values()):
             threads.shutdown(wait=False, cancel_futures=True)
 
 

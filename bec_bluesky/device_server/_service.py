@@ -30,6 +30,7 @@ _BEAT_PERIOD = 0.1
 """Seconds."""
 _PATIENCE = 2.0
 """Seconds to wait for devices before the others are served."""
+_STOPS = frozenset({"stop", "stop_all"})
 _instruction_decoder = decoder(Instruction)
 
 
@@ -196,6 +197,8 @@ class DeviceServer(Service):
             self._executor.execute(instruction if is_whole else msgspec.structs.replace(instruction, ops=others))
 
     def _refusal(self, instruction: Instruction) -> RefusedError | None:
+        if all(op.verb in _STOPS for op in instruction.ops):
+            return None  # stopping is never refused
         if instruction.epoch and instruction.epoch != self.incarnation:
             return RefusedError(
                 "it was meant for an earlier start of this device server and is not carried out", "epoch"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,12 +11,18 @@ from bec_bluesky.device_server._monitors import Monitors
 from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.device_server._statuses import Statuses
 from bec_bluesky.device_server._steps import Steps
+from bec_bluesky.errors import RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import DeviceInfo, Instruction, Op
 
 __all__ = ["Stopping"]
 
 _log = logger(__name__)
+_LONGEST_STOP = 1.0
+"""Seconds in which a device must have confirmed that it stopped."""
+_MOST_TOKENS = 4096
+_MOVING_VERBS = frozenset({"set", "put", "prepare", "trigger", "stage", "kickoff", "configure"})
+"""What a plan may no longer do after a panic stop; `complete`, `unstage` and `stop` are its clean-up."""
 
 
 class Stopping:
@@ -34,14 +41,35 @@ class Stopping:
         self._monitors = monitors
         self._steps = steps
         self._execute = execute
-        self.threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="stop")
+        self.threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="stop")
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        """{path: its `stop`, which may hang}"""
+        self._tokens: dict[str, str] = {}
+        """{token: when everything was stopped while it was in use, or nothing}; the newest last."""
 
     async def stop_all(self) -> dict[str, str]:
-        """Stop every device that can be stopped; give {path: what went wrong}."""
+        """Stop every device that can be stopped; give {path: what went wrong}.
+
+        Whoever holds devices by a token, a plan, moves nothing any more: the next `set` would undo the stop.
+        """
+        now = time.strftime("%H:%M:%S")
+        self._tokens = {token: when or now for token, when in self._tokens.items()}
         self._steps.give_up_all()
         paths = [path for entry in self._registry.connected() for path in _stoppable(entry.infos)]
         _log.warning("everything is stopped: %d devices", len(paths))
         return await self._stop_paths(paths)
+
+    def check(self, token: str, op: Op) -> None:
+        """Raise RefusedError if everything was stopped since the holder of this token began, and it goes on moving."""
+        when = self._tokens.pop(token, "")
+        self._tokens[token] = when
+        if len(self._tokens) > _MOST_TOKENS:
+            del self._tokens[next(iter(self._tokens))]
+        if when and op.verb in _MOVING_VERBS:
+            raise RefusedError(
+                f"{op.device}.{op.verb} is not carried out: a panic stop at {when} ended this plan; start it again",
+                "panic_stop",
+            )
 
     async def lose_client(self, client: str) -> dict[str, str]:
         """Stop what a client moved, unstage what it staged, end its subscriptions; give {path: what went wrong}."""
@@ -80,12 +108,35 @@ class Stopping:
         return dict(item for item in await asyncio.gather(*map(self._stop, paths)) if item[1])
 
     async def _stop(self, path: str) -> tuple[str, str]:
+        stop = self._under_way.get(path)  # one that hangs is waited for once more, and not called again
+        if stop is None:
+            stop = asyncio.ensure_future(self._call_stop(path))
+            self._under_way[path] = stop
+            stop.add_done_callback(lambda done: self._ended(path, done))
+        done, _ = await asyncio.wait([stop], timeout=_LONGEST_STOP)
+        if not done:
+            _log.error("%s does not return from stop()", path, extra={"device": path})
+            return path, f"its stop() has not returned for {_LONGEST_STOP:g} s"
         try:
-            await _layers.stop(self._registry.find(path).device, self.threads)
+            stop.result()
         except Exception as error:  # noqa: BLE001  # the others must be stopped whatever this one says
             _log.error("%s could not be stopped: %s", path, error, extra={"device": path})
             return path, f"{type(error).__name__}: {error}"
         return path, ""
+
+    async def _call_stop(self, path: str) -> None:
+        await _layers.stop(self._registry.find(path).device, self.threads)
+
+    def _ended(self, path: str, stop: "asyncio.Task[None]") -> None:
+        del self._under_way[path]
+        if not stop.cancelled():
+            stop.exception()  # who waited for it has told
+
+    def close(self) -> None:
+        """Wait for no `stop` that hangs."""
+        for stop in list(self._under_way.values()):
+            stop.cancel()
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _stoppable(infos: Iterable[DeviceInfo]) -> list[str]:

@@ -8,6 +8,7 @@ bluesky or ophyd before it is needed: protocols are matched by attributes.
 from bec_bluesky.proxy._device import RemoteDevice
 from bec_bluesky.proxy._engine import prepare_engine
 from bec_bluesky.proxy._link import DeviceLink
+from bec_bluesky.proxy._panic import StopReport, stop_all
 from bec_bluesky.proxy._status import RemoteStatus
 
-__all__ = ["DeviceLink", "RemoteDevice", "RemoteStatus", "prepare_engine"]
+__all__ = ["DeviceLink", "RemoteDevice", "RemoteStatus", "StopReport", "prepare_engine", "stop_all"]

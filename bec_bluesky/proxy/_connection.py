@@ -13,6 +13,7 @@ from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder
 from bec_bluesky.messages.devices import Answers, Beat, DeviceInfo
+from bec_bluesky.proxy._servers import announced
 
 if TYPE_CHECKING:
     from bec_bluesky.proxy._link import DeviceLink
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _log = logger(__name__)
-_MARK = "PLACEHOLDER"
 _BLOCK_MS = 5000
 _answers = decoder(Answers)
 _beat = decoder(Beat)
@@ -79,22 +79,12 @@ class Connection:
             news_key = DEVICE_CHANGES.key(self._link.beamline)
             newest: Any = await self._wire.call("XREVRANGE", news_key, "+", "-", "COUNT", "1")
             self._last_news = newest[0][0].decode() if newest else "0-0"
-            for server in await self._find_servers(self._wire):
+            for server in sorted(await announced(self._wire, self._link.beamline)):
                 await self._meet(server)
         except BaseException:
             self._drop()
             raise
         self._link.operations.wire = self._wire
-
-    async def _find_servers(self, wire: Wire) -> list[str]:
-        prefix, _, suffix = DEVICES.key(self._link.beamline, server=_MARK).partition(_MARK)
-        cursor, found = b"0", set[bytes]()
-        while True:
-            cursor, keys = await wire.call("SCAN", cursor, "MATCH", f"{prefix}*{suffix}", "COUNT", "1000")
-            found.update(keys)
-            if cursor == b"0":
-                break
-        return sorted(key.decode().removeprefix(prefix).removesuffix(suffix) for key in found)
 
     async def _meet(self, server: str) -> None:
         """Hear a server's beats and read its table."""

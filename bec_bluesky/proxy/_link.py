@@ -18,6 +18,7 @@ from bec_bluesky.proxy._connection import Connection
 from bec_bluesky.proxy._device import RemoteDevice
 from bec_bluesky.proxy._directory import Devices, Directory
 from bec_bluesky.proxy._operations import Operations, ServerState, Waiter
+from bec_bluesky.proxy._panic import StopReport, stop_all
 from bec_bluesky.proxy._reply import QuietReply, Reply
 from bec_bluesky.proxy._subscription import Subscription
 
@@ -197,6 +198,13 @@ class DeviceLink:
 
     def _server_of(self, path: str) -> ServerState:
         return self.server(self.directory.info(path).server)
+
+    async def stop_all(self, *, timeout: float = 1.5) -> StopReport:
+        """Stop every movable on every device server (panic stop), in whichever loop this is awaited.
+
+        It goes over a connection of its own and waits for nothing of this link, `timeout` seconds at most.
+        """
+        return await stop_all(self.address, self.beamline, timeout=timeout)
 
     def take_reading(self, device: RemoteDevice) -> Any:
         """Give a reading that was taken ahead and is still true, or an awaitable of one; None if there is none."""

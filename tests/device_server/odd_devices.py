@@ -10,6 +10,7 @@ from ophyd_async.core import Device as AsyncDevice
 
 attempts: dict[str, int] = {}
 """{device: how often it was built}"""
+let_go = threading.Event()
 
 
 class Napper(Device):
@@ -35,6 +36,15 @@ class Napper(Device):
         self._wake.set()
 
     USER_ACCESS = ("nap",)
+
+
+class Unstoppable(Device):
+    """Its `stop` does not return until it is let go."""
+
+    value = Component(Signal, value=1.0, kind="hinted")
+
+    def stop(self, *, success: bool = False) -> None:
+        let_go.wait(30.0)
 
 
 class Lingering(StandardReadable):
@@ -66,9 +76,6 @@ class Unreachable(AsyncDevice):
 
     async def connect(self, *args: Any, **kwargs: Any) -> None:
         await asyncio.sleep(60.0)
-
-
-let_go = threading.Event()
 
 
 class Hanging(Device):

@@ -3,6 +3,8 @@
 import pytest
 
 from bec_bluesky.device_server import DeviceServer
+from bec_bluesky.errors import RefusedError
+from tests.device_server import odd_devices
 from tests.device_server.device_server_harness import Client, until
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -36,6 +38,7 @@ async def test_one_panic_stop_reaches_everything(client: Client) -> None:
     nap = await client.start("dozer", "nap", 60.0)
     for move in moves:
         await until(lambda move=move: client.of(move, "progress"), "progress")
+    odd_devices.let_go.set()
     assert await client.ask("", "stop_all") == {}
     for move in moves:
         with pytest.raises(RuntimeError):
@@ -47,11 +50,61 @@ async def test_panic_stop_works_when_every_thread_is_blocked(client: Client) -> 
     """As many as there are threads for devices that need none of their own."""
     naps = [await client.start(f"napper{number}", "nap", 60.0) for number in range(20)]
     await client.ask("soft", "get")
+    odd_devices.let_go.set()
     assert await client.ask("", "stop_all") == {}
     assert [await client.end(nap) for nap in naps[:16]] == ["woken"] * 16
     for number in range(16, 20):  # those began only now
         await client.ask(f"napper{number}", "stop")
         assert await client.end(naps[number]) == "woken"
+
+
+async def test_a_stop_that_hangs_delays_no_other_and_is_named(client: Client) -> None:
+    odd_devices.let_go.clear()
+    try:
+        move = await client.start("slow", "set", 50.0)
+        await until(lambda: client.of(move, "progress"), "progress")
+        stops = [await client.start("", "stop_all") for _ in range(2)]
+        for stop in stops:
+            assert await client.end(stop) == {"unstoppable": "its stop() has not returned for 1 s"}
+        ends = [each.id for each in client.answers if each.code in ("failed", "result")]
+        assert ends == [move, *stops]
+    finally:
+        odd_devices.let_go.set()
+
+
+async def test_after_a_panic_stop_the_plan_that_ran_moves_nothing_and_the_next_one_does(client: Client) -> None:
+    odd_devices.let_go.set()
+    number = client.op("motor", "set", 1.0)
+    await client.send(number, token="item 1")
+    await client.end(number.id)
+    assert await client.ask("", "stop_all") == {}
+    for verb, arguments in (("set", (2.0,)), ("stage", ())):
+        op = client.op("motor", verb, *arguments)
+        await client.send(op, token="item 1")
+        with pytest.raises(RefusedError, match=f"motor.{verb} is not carried out: a panic stop at .* ended this plan"):
+            await client.end(op.id)
+    for verb in ("read", "unstage", "stop"):
+        op = client.op("motor", verb)
+        await client.send(op, token="item 1")
+        await client.end(op.id)
+    op = client.op("motor", "set", 3.0)
+    await client.send(op, token="item 2")
+    await client.end(op.id)
+    assert await client.ask("motor", "get") == 3.0
+
+
+async def test_stopping_is_never_refused(client: Client) -> None:
+    """Not even by a server of another epoch, or long after the deadline."""
+    odd_devices.let_go.set()
+    move = await client.start("slow", "set", 50.0)
+    await until(lambda: client.of(move, "progress"), "progress")
+    stop = client.op("slow", "stop", success=True)
+    await client.send(stop, epoch="an earlier one", deadline=1.0)
+    await client.end(stop.id)
+    await client.end(move)
+    stop_all = client.op("", "stop_all")
+    await client.send(stop_all, epoch="an earlier one", deadline=1.0)
+    assert await client.end(stop_all.id) == {}
 
 
 async def test_of_a_lost_client_moves_end_stages_and_subscriptions_go(client: Client, server: DeviceServer) -> None:
