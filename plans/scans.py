@@ -2,19 +2,17 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
-from annotated_types import Ge, Unit
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator
 
-__all__ = ["grid", "line_scan", "time_scan"]
+from plans._steps import Number, Seconds, step
 
-Seconds = Annotated[float, Ge(0), Unit("s")]
-Points = Annotated[int, Ge(1)]
+__all__ = ["grid", "line_scan", "time_scan"]
 
 
 def line_scan(
@@ -22,7 +20,7 @@ def line_scan(
     motor: Movable,
     start: float,
     stop: float,
-    num: Points,
+    num: Number,
     *,
     settle: Seconds = 0.0,
     md: dict[str, Any] | None = None,
@@ -51,7 +49,7 @@ def line_scan(
     Uid of the run.
     """
     metadata = {"plan_name": "line_scan", **(md or {})}
-    per_step = _settled_step(settle) if settle else None
+    per_step = step(settle)
     return (yield from bp.scan(list(detectors), motor, start, stop, num=num, per_step=per_step, md=metadata))
 
 
@@ -84,7 +82,7 @@ def grid(
     if len(axes) < 8 or len(axes) % 4:
         raise ValueError(f"axes are groups of motor, start, stop, num, for two motors or more; {len(axes)} were given")
     metadata = {"plan_name": "grid", **(md or {})}
-    per_step = _settled_step(settle) if settle else None
+    per_step = step(settle)
     return (yield from bp.grid_scan(list(detectors), *axes, snake_axes=snake, per_step=per_step, md=metadata))
 
 
@@ -138,13 +136,3 @@ def time_scan(
                 yield from bps.sleep(max(0.0, count * period - elapsed))
 
     return (yield from readings())
-
-
-def _settled_step(settle: float) -> Any:
-    def one_nd_step(detectors: Any, step: Any, pos_cache: Any) -> Any:  # bluesky tells hooks apart by these names
-        """Move, wait, read."""
-        yield from bps.move_per_step(step, pos_cache)
-        yield from bps.sleep(settle)
-        yield from bps.trigger_and_read([*detectors, *step])
-
-    return one_nd_step
