@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     api_port: int = Field(
         default=8265, ge=0, le=65535, description="HTTP API and Tiled, on the loopback interface; 0: any"
     )
+    accelerations: str = Field(
+        default="all",
+        description="changes that make the RunEngine faster: all, none, names, or names with '-' that stay off",
+    )
     log_level: str = Field(default="INFO", pattern="(?i)^(DEBUG|INFO|WARNING|ERROR)$")
 
     @property

@@ -18,6 +18,7 @@ from bluesky.run_engine import RunEngineResult
 from bluesky.utils import RunEngineInterrupted
 from ophyd_async.core import Device as AsyncDevice
 
+from bec_bluesky.accelerations import accelerate, withdrawn
 from bec_bluesky.proxy import DeviceLink, prepare_engine
 from bec_bluesky.settings import Settings
 from tests.proxy import conformance_devices
@@ -101,6 +102,7 @@ def linked(RE: RunEngine, settings: Settings) -> Iterator[DeviceLink]:
 
     link = run(DeviceLink.connect(settings.redis_url or "", settings.beamline))
     try:
+        accelerate(RE)
         prepare_engine(RE, link)
         yield link
     finally:
@@ -126,6 +128,8 @@ class Bench:
     RE: RunEngine
     devices: Mapping[str, Any]
     files: Path
+    is_stock: bool = False
+    """Whether its RunEngine is to be as bluesky made it, though another one in this process is accelerated."""
 
     def run(self, plan: Any, *, when_paused: str = "resume", then: Callable[[], None] = lambda: None) -> Outcome:
         """Run a plan; when it pauses, `resume`, `stop`, `abort` or `halt` it, after having called `then`."""
@@ -135,11 +139,12 @@ class Bench:
         error: BaseException | None = None
         result: Any = None
         try:
-            try:
-                result = self.RE(plan)
-            except RunEngineInterrupted:
-                then()
-                result = getattr(self.RE, when_paused)()
+            with withdrawn() if self.is_stock else contextlib.nullcontext():
+                try:
+                    result = self.RE(plan)
+                except RunEngineInterrupted:
+                    then()
+                    result = getattr(self.RE, when_paused)()
             assert isinstance(result, RunEngineResult)
         except Exception as caught:  # noqa: BLE001  # compared with the other bench's
             error = caught
@@ -208,4 +213,4 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
                     await device.connect()
             return devices
 
-        yield Bench(RE, asyncio.run_coroutine_threadsafe(build(), RE.loop).result(DEADLINE), files)
+        yield Bench(RE, asyncio.run_coroutine_threadsafe(build(), RE.loop).result(DEADLINE), files, is_stock=True)

@@ -11,6 +11,7 @@ from typing import Any
 from bluesky.preprocessors import SupplementalData
 
 from bec_bluesky import embedded, plugins
+from bec_bluesky.accelerations import accelerate, chosen
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import READBACKS
 from bec_bluesky.errors import BusError
@@ -43,7 +44,6 @@ from bec_bluesky.scan_server.worker._item import RunningItem
 from bec_bluesky.scan_server.worker._plans import PlanRegistry
 from bec_bluesky.scan_server.worker._progress import ProgressMeter, expected_points
 from bec_bluesky.scan_server.worker._publisher import DocumentPublisher
-from bec_bluesky.scan_server.worker._quick_plans import make_plans_quick
 from bec_bluesky.scan_server.worker._scan_numbers import ScanNumbers
 from bec_bluesky.settings import Settings
 
@@ -93,9 +93,9 @@ class Worker:
             raise BusError("no Redis of this system is running: start it with `bec-bluesky up`")
         profile = plugins.read_profile(self._settings)
         os.environ.update(profile.environment)
-        make_plans_quick()
         with self._control:
             self._engine = Engine(dict(profile.metadata), self._take_scan_id)
+            accelerate(self._engine, only=chosen(self._settings.accelerations))
             try:
                 self._control.call(self._open(server.url))
                 self._load_plans()

@@ -10,7 +10,6 @@ import bluesky.plans
 import pytest
 from annotated_types import Ge, Lt, Unit
 from bluesky.protocols import Movable, NamedMovable, Readable
-from bluesky.utils import Plan
 
 from bec_bluesky.errors import BadArgumentError, UnknownDeviceError, UnknownPlanError
 from bec_bluesky.messages import decoder, encode
@@ -19,7 +18,6 @@ from bec_bluesky.scan_server._accepts import mismatch, type_at
 from bec_bluesky.scan_server.worker._annotations import accepts_of
 from bec_bluesky.scan_server.worker._arguments import bind
 from bec_bluesky.scan_server.worker._plans import OfferedPlan, PlanRegistry, describe
-from bec_bluesky.scan_server.worker._quick_plans import make_plans_quick
 from bec_bluesky.settings import Settings
 from tests.scan_server.worker.worker_bench import make_profile
 
@@ -199,13 +197,3 @@ def test_groups_repeat_and_what_follows_them_comes_last() -> None:
 def test_a_value_that_does_not_fit_is_told_why(value: Any, accepts: dict[str, Any], why: str | None) -> None:
     protocols = {"samx": ["Movable", "Readable"], "det": ["Readable"]}
     assert mismatch(value, accepts, protocols.get) == why
-
-
-def test_a_plan_that_is_never_iterated_still_warns_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Plan, "__init__", Plan.__init__)  # put back afterwards
-    make_plans_quick()
-    with pytest.warns(
-        RuntimeWarning, match=r"test_plan_descriptions.py\", line \d+, in test_a_plan(.|\n)*`sleep` was never"
-    ):
-        bluesky.plan_stubs.sleep(1)
-    assert [msg.command for msg in bluesky.plan_stubs.sleep(1)] == ["sleep"]
