@@ -78,6 +78,8 @@ class Profile:
     """Commands that `up` runs beside the services, by name; `{python}` is this Python."""
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     """Goes into every start document (facility, beamline …)."""
+    device_servers: tuple[str, ...] | None = None
+    """Device servers that `up` starts on this machine; None: all that the device file names."""
 
 
 def collection(settings: Settings) -> Path:
@@ -101,7 +103,7 @@ def read_profile(settings: Settings) -> Profile:
         ) from None
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from None
-    known = {"title", "hosted", "environment", "companions", "metadata"}
+    known = {"title", "hosted", "environment", "companions", "metadata", "device_servers"}
     for key in content.keys() - known:
         raise SettingsError(f"{path}: no setting {key!r}: {choices(key, known)}")
     hosted = tuple(_hosted(path, number, entry) for number, entry in enumerate(content.get("hosted", []), 1))
@@ -116,7 +118,23 @@ def read_profile(settings: Settings) -> Profile:
         environment={str(name): str(value) for name, value in content.get("environment", {}).items()},
         companions=companions,
         metadata=dict(content.get("metadata", {})),
+        device_servers=_device_servers(path, content.get("device_servers", {})),
     )
+
+
+def _device_servers(path: Path, entry: Any) -> tuple[str, ...] | None:
+    if not isinstance(entry, dict):
+        raise SettingsError(f"{path}: device_servers must be a table: [device_servers]")
+    values: dict[str, Any] = dict(entry)  # pyright: ignore[reportUnknownArgumentType]  # TOML keys are str
+    for key in values.keys() - {"here"}:
+        raise SettingsError(f"{path}: [device_servers] has no setting {key!r}: {choices(key, ['here'])}")
+    here = values.get("here")
+    if here is None:
+        return None
+    if not isinstance(here, list):
+        raise SettingsError(f'{path}: [device_servers] here = {here!r} must be a list of names, e.g. ["main"]')
+    names: list[Any] = list(here)  # pyright: ignore[reportUnknownArgumentType]  # TOML's lists may hold anything
+    return tuple(map(str, names))
 
 
 def _hosted(path: Path, number: int, entry: Any) -> Hosted:

@@ -4,10 +4,13 @@ import os
 import sys
 from dataclasses import dataclass
 
+from bec_bluesky import plugins
+from bec_bluesky.device_server import read, server_names, service_name
+from bec_bluesky.errors import SettingsError, choices
 from bec_bluesky.plugins import Profile
 from bec_bluesky.settings import Settings
 
-__all__ = ["Part", "environment", "parts"]
+__all__ = ["Part", "environment", "parts", "servers_here"]
 
 _BACKGROUND = 10
 """Niceness of what no point waits for."""
@@ -37,7 +40,9 @@ def parts(settings: Settings, profile: Profile) -> list[Part]:
         Part(name, tuple(_filled(each, words) for each in command), True, 3, has_heartbeat=False, grace=5.0)
         for name, command in profile.companions.items()
     ]
-    found.append(Part("device_server", (*python, "bec_bluesky.device_server"), True, 1))
+    for server in servers_here(settings, profile):
+        command = (*python, "bec_bluesky.device_server", "--server", server)
+        found.append(Part(service_name(server), command, True, 1))
     found.append(Part("scan_server", (*python, "bec_bluesky.scan_server"), True, 0))
     for word in dict.fromkeys(hosted.process for hosted in profile.hosted):
         # points come from callbacks: whoever hosts one is awaited before the first run
@@ -47,6 +52,19 @@ def parts(settings: Settings, profile: Profile) -> list[Part]:
     found.append(Part("api", (*python, "bec_bluesky.api"), False, 2, niceness=_BACKGROUND))
     found.append(Part("scihub", (*python, "bec_bluesky.scihub"), False, 2, niceness=_BACKGROUND))
     return sorted(found, key=lambda part: not part.is_essential)
+
+
+def servers_here(settings: Settings, profile: Profile) -> list[str]:
+    """Give the device servers that run on this machine; raises SettingsError for a wrong device file or profile."""
+    known = server_names(read(plugins.collection(settings) / "devices.yaml"))
+    if profile.device_servers is None:
+        return known
+    for name in profile.device_servers:
+        if name not in known:
+            raise SettingsError(
+                f"{profile.path}: [device_servers] here: no device has `server: {name}`: {choices(name, known)}"
+            )
+    return list(profile.device_servers)
 
 
 def _filled(text: str, words: dict[str, str]) -> str:

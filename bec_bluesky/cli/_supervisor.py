@@ -43,6 +43,7 @@ class Supervisor:
     def __init__(self, settings: Settings, lock: SystemLock, report: Report, *, timeout: float = 120.0) -> None:
         self._settings = settings
         self._profile = plugins.read_profile(settings)
+        self._parts = parts(settings, self._profile)
         self._lock = lock
         self._report = report
         self._timeout = timeout
@@ -112,9 +113,8 @@ class Supervisor:
     async def _live(self, bus: Bus) -> None:
         began = time.monotonic()
         variables = environment(self._settings, self._profile)
-        planned = parts(self._settings, self._profile)
-        self._services = [part.name for part in planned if part.has_heartbeat]
-        make = [Keeper(part, variables, self._settings.log_dir, self.say) for part in planned]
+        self._services = [part.name for part in self._parts if part.has_heartbeat]
+        make = [Keeper(part, variables, self._settings.log_dir, self.say) for part in self._parts]
         await self._bring_up([keeper for keeper in make if keeper.part.is_essential], bus, began)
         self._report({"essential": True})
         await self._bring_up([keeper for keeper in make if not keeper.part.is_essential], bus, began)

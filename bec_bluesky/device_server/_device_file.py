@@ -60,7 +60,11 @@ class DeviceSpec(BaseModel):
     fresh: bool = Field(default=False, description="read past the cache of a monitored signal (ophyd-async)")
     blocking: bool = Field(default=False, description="its methods take long: a thread of its own")
     needs: list[str] = Field(default_factory=list, description="devices that must be built before it")
-    server: str = Field(default="main", description="device server that owns it")
+    server: str = Field(
+        default="main",
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$",
+        description="device server that owns it; `bec-bluesky up` starts one process for each name",
+    )
     _origin: str = PrivateAttr(default="")
 
     @property

@@ -16,6 +16,7 @@ from bec_bluesky.device_server._execute import IN_ORDER, Executor
 from bec_bluesky.device_server._readbacks import Readbacks
 from bec_bluesky.device_server._registry import RETRY_PERIOD, Entry, Registry
 from bec_bluesky.device_server._seen import Seen
+from bec_bluesky.device_server._servers import MAIN, check_server, service_name
 from bec_bluesky.errors import BusError, RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, encode
@@ -39,8 +40,8 @@ class DeviceServer(Service):
 
     name: ClassVar[str] = "device_server"
 
-    def __init__(self, settings: Settings, *, server: str = "main") -> None:
-        super().__init__(settings, name=self.name if server == "main" else f"{self.name}-{server}")
+    def __init__(self, settings: Settings, *, server: str = MAIN) -> None:
+        super().__init__(settings, name=service_name(server))
         self.server = server
         self._registry: Registry | None = None
         self._executor: Executor | None = None
@@ -54,6 +55,7 @@ class DeviceServer(Service):
         """Check the device file, build every device, then serve; raises SettingsError for a wrong file."""
         plugins.mount(self.settings)
         specs = _device_file.read(plugins.collection(self.settings) / "devices.yaml")
+        check_server(self.server, specs)
         words = {"data_dir": str(self.settings.data_dir), "files_dir": str(self.settings.files_dir)}
         self.settings.files_dir.mkdir(parents=True, exist_ok=True)
         self._registry = Registry(self.server, specs, words)

@@ -61,6 +61,11 @@ class Directory:
         if old is None or old.server != info.server or old.generation <= info.generation:
             self._bind(info)
 
+    def lose_server(self, server: str, reason: str) -> None:
+        """Show the devices of a server as disconnected, until its table is read again."""
+        for info in [info for info in self._infos.values() if info.server == server and info.state == "connected"]:
+            self._bind(msgspec.structs.replace(info, state="disconnected", reason=reason))
+
     def _bind(self, info: DeviceInfo) -> None:
         self._infos[info.path] = info
         proxy = self._proxies.get(info.path)

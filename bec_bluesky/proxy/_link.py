@@ -28,7 +28,7 @@ _log = logger(__name__)
 _READY_PERIOD = 0.02
 """Seconds between looks at whether a lost connection is there again."""
 _LOOK_PERIOD = 0.1
-"""Seconds between looks at the clock while a server owes answers."""
+"""Seconds between looks at the clock: do all servers live?"""
 _LOST_AFTER = 0.9
 """Seconds without a beat (there are ten a second) after which a server counts as lost."""
 
@@ -81,9 +81,10 @@ class DeviceLink:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a connection, and every known server was heard of since it was made."""
+        """Whether there is a connection, and every known server was heard of since it was made or is lost for now."""
         servers = {self.directory.info(name).server for name in self.directory.names()}
-        return self.operations.wire is not None and all(self.server(server).epoch for server in servers)
+        states = [self.server(server) for server in servers]
+        return self.operations.wire is not None and all(state.epoch or state.is_lost for state in states)
 
     async def wait_until_ready(self, timeout: float) -> bool:
         """Wait, `timeout` seconds at most, for what a lost Redis interrupted; False if it is not there again."""
@@ -102,6 +103,7 @@ class DeviceLink:
     async def _open(self) -> None:
         self._thread = threading.get_ident()
         await self._connection.open()
+        self._look_again()
 
     async def _close(self) -> None:
         await self._connection.close()
@@ -243,6 +245,7 @@ class DeviceLink:
         state = self._servers.get(name)
         if state is None:
             state = self._servers[name] = ServerState(name, self._connection.instructions(name))
+            state.heard = self.loop.time()
         return state
 
     def hear_answers(self, answers: Answers) -> None:
@@ -253,6 +256,7 @@ class DeviceLink:
         """Note that a server lives; another incarnation knows nothing of what was asked of the last one."""
         state = self.server(beat.server)
         state.heard = self.loop.time()
+        state.is_lost = False
         offset = beat.time - time.time()
         if state.epoch == beat.epoch:
             # the least delayed beat tells the offset best; let go slowly, since clocks drift
@@ -279,19 +283,25 @@ class DeviceLink:
         for state in self._servers.values():
             self.operations.fail_server(state, lost)
 
+    def _look_again(self) -> None:
+        self._look_due = self.loop.time() + _LOOK_PERIOD
+        self._look = self.loop.call_at(self._look_due, self._look_at_beats)
+
     def _look_at_beats(self) -> None:
-        self._look = None
-        waited_for = self.operations.servers_waited_for
-        if not waited_for:
-            return
         now = self.loop.time()
         was_blocked = now - self._look_due > 3 * _LOOK_PERIOD  # this loop stood still: beats may wait in the socket
-        for state in waited_for:
-            if was_blocked:
+        for state in list(self._servers.values()):  # other threads may meet new ones
+            if was_blocked or self.operations.wire is None:
                 state.heard = now
             elif now - state.heard > _LOST_AFTER:
-                self.operations.fail_server(
-                    state, DeviceServerLost(f"device server {state.name!r} gave no sign of life for {_LOST_AFTER:g} s")
-                )
-        self._look_due = now + _LOOK_PERIOD
-        self._look = self.loop.call_at(self._look_due, self._look_at_beats)
+                self._lose(state)
+        self._look_again()
+
+    def _lose(self, state: ServerState) -> None:
+        """A server gives no sign of life: whatever it owes fails, and its devices are shown as disconnected."""
+        reason = f"device server {state.name!r} gave no sign of life for {_LOST_AFTER:g} s"
+        self.operations.fail_server(state, DeviceServerLost(reason))
+        if not state.is_lost:
+            _log.warning("%s: its devices cannot be used until it is back", reason)
+            state.is_lost = True
+            self.directory.lose_server(state.name, reason)

@@ -54,7 +54,9 @@ class ServerState:
         self.epoch = ""
         """Its incarnation; empty: not heard of yet, or lost."""
         self.heard = 0.0
-        """Loop time of its last beat."""
+        """Loop time of its last beat, or of when one was first expected."""
+        self.is_lost = False
+        """Whether it gives no sign of life."""
         self.clock_offset = 0.0
         """Its clock minus ours, seconds."""
         self.held: list[Op] = []
