@@ -17,6 +17,7 @@ BecBlueskyError
 └── DeviceError (RuntimeError)            something on the other side of a proxy
     ├── DeviceServerLost                  the server that owns the device is gone
     ├── DeviceFailed                      the device could not be built or connected
+    ├── StaleDevice                       the device was built anew, or removed, while something was under way on it
     ├── DeviceTimeout (…, TimeoutError)   an operation on the device passed its deadline
     └── RemoteError                       an exception of a class that is not known here
 
@@ -42,6 +43,7 @@ __all__ = [
     "RefusedError",
     "RemoteError",
     "SettingsError",
+    "StaleDevice",
     "StreamGapError",
     "UnknownDeviceError",
     "UnknownItemError",
@@ -161,6 +163,10 @@ class DeviceServerLost(DeviceError):
 
 class DeviceFailed(DeviceError):
     """The device could not be built or connected; the text gives the reason."""
+
+
+class StaleDevice(DeviceError):
+    """The device was built anew, or removed, while something was under way on it; the next call reaches the new one."""
 
 
 class DeviceTimeout(DeviceError, TimeoutError):

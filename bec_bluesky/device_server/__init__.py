@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bec_bluesky.device_server._device_file import DeviceSpec, json_schema, read
+from bec_bluesky.device_server._content import read
+from bec_bluesky.device_server._device_file import DeviceSpec, json_schema
 from bec_bluesky.device_server._servers import check_server, server_names, service_name
 
 if TYPE_CHECKING:

@@ -11,40 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from bec_bluesky import plugins
-from bec_bluesky.device_server._device_file import DeviceSpec, references
+from bec_bluesky.device_server._device_file import DeviceSpec
 from bec_bluesky.errors import DeviceFailed, SettingsError, choices
 
-__all__ = ["build_order", "check", "construct", "needed_by"]
+__all__ = ["check", "construct"]
 
 Built = Mapping[str, Any]
 _PLAIN = (bool, int, float, str, Path)
-
-
-def build_order(specs: Mapping[str, DeviceSpec]) -> list[str]:
-    """Give the names so that each device comes after those it needs; raises SettingsError for a circle."""
-    order: list[str] = []
-    under_way: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in order:
-            return
-        if name in under_way:
-            circle = " → ".join([*under_way[under_way.index(name) :], name])
-            raise SettingsError(f"devices need each other in a circle: {circle}")
-        under_way.append(name)
-        for needed in needed_by(specs[name]):
-            visit(needed)
-        under_way.pop()
-        order.append(name)
-
-    for name in specs:
-        visit(name)
-    return order
-
-
-def needed_by(spec: DeviceSpec) -> list[str]:
-    """Give the devices that must be there before this one."""
-    return [name.partition(".")[0] for name in (*references(spec), *spec.needs)]
 
 
 def check(name: str, spec: DeviceSpec) -> None:
@@ -73,11 +46,11 @@ class _Later:
 _LATER = _Later()
 
 
-def _load(name: str, target: str) -> Any:
+def _load(name: str, target: str, what: str = "class") -> Any:
     try:
         return plugins.load_object(target)
     except ImportError as error:
-        raise SettingsError(f"device {name}: class {error}") from error
+        raise SettingsError(f"device {name}: {what} {error}") from error
 
 
 def _bind(
@@ -86,7 +59,7 @@ def _bind(
     fill = _Filling(name, built, words or {}, dry=dry)
     args = [fill(value) for value in spec.args]
     kwargs = {key: fill(value) for key, value in spec.kwargs.items()}
-    signature = inspect.signature(made)
+    signature = _signature(f"device {name}: {spec.class_}", made)
     takes_name = "name" in signature.parameters or _takes_any(signature)
     if "name" not in kwargs and takes_name and not _binds_name(signature, args):
         kwargs["name"] = name
@@ -95,7 +68,7 @@ def _bind(
 
 def _coerced_all(where: str, made: Any, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Bind to the signature and make each argument what its annotation says; raises SettingsError."""
-    signature = inspect.signature(made)
+    signature = _signature(where, made)
     for key in kwargs:
         if key not in signature.parameters and not _takes_any(signature):
             known = [each for each in signature.parameters if each != "name"]
@@ -110,6 +83,15 @@ def _coerced_all(where: str, made: Any, args: list[Any], kwargs: dict[str, Any])
         if key in hints and kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             bound.arguments[key] = _coerced(f"{where}: {key} = {value!r}", value, hints[key])
     return list(bound.args), dict(bound.kwargs)
+
+
+def _signature(where: str, made: Any) -> inspect.Signature:
+    if not callable(made):
+        raise SettingsError(f"{where} is a {type(made).__name__}: `class` names a class or a function")
+    try:
+        return inspect.signature(made)
+    except ValueError:  # some of those written in C do not tell
+        return inspect.signature(lambda *args, **kwargs: None)
 
 
 def _takes_any(signature: inspect.Signature) -> bool:
@@ -191,11 +173,15 @@ class _Filling:
             raise DeviceFailed(f"it needs {first!r}, which is not there")
         found = self._built[first]
         for part in rest:
-            found = found[int(part)] if part.isdecimal() else getattr(found, part)
+            try:
+                found = found[int(part)] if part.isdecimal() else getattr(found, part)
+            except (AttributeError, LookupError, TypeError):
+                near = choices(part, [each for each in dir(found) if not each.startswith("_")])
+                raise DeviceFailed(f"$ref {path}: {first!r} has no part {part!r}: {near}") from None
         return found
 
     def _type(self, name: str) -> Any:
-        found = getattr(builtins, name, None) if ":" not in name else _load(self._name, name)
+        found = getattr(builtins, name, None) if ":" not in name else _load(self._name, name, "$type")
         if not isinstance(found, type):
             raise SettingsError(
                 f"device {self._name}: $type {name!r} is no type: give a builtin's name or 'module:Type'"
@@ -204,7 +190,7 @@ class _Filling:
 
     def _object(self, value: dict[str, Any]) -> Any:
         target = str(value["$obj"])
-        made = _load(self._name, target)
+        made = _load(self._name, target, "$obj")
         args = [self(each) for each in value.get("$args", [])]
         kwargs = {key: self(each) for key, each in value.items() if not key.startswith("$")}
         args, kwargs = _coerced_all(f"device {self._name}: $obj {target}", made, args, kwargs)

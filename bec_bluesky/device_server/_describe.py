@@ -65,6 +65,7 @@ def _from_file(spec: DeviceSpec) -> dict[str, Any]:
         "limits": limits,
         "enabled": spec.enabled,
         "read_only": spec.read_only,
+        "metadata": spec.metadata,
     }
 
 

@@ -1,18 +1,21 @@
-"""The device file: which devices exist, checked before any hardware is touched."""
+"""What the device file may say of a device; the file itself is read by `_content`."""
 
 import keyword
-from collections.abc import Mapping
+import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
-from bec_bluesky.errors import SettingsError, choices
+from bec_bluesky.errors import choices
 
-__all__ = ["DeviceSpec", "Limits", "json_schema", "read"]
+__all__ = ["RESERVED_NAMES", "DeviceSpec", "Limits", "json_schema", "wrong_name"]
+
+RESERVED_NAMES = frozenset({"get", "items", "keys", "values"})
+"""Methods of the mappings by which people and plans find devices: `bl.dev.get` must stay what it is."""
+_SERVER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 class Limits(BaseModel):
@@ -20,8 +23,15 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    low: float
-    high: float
+    low: float = Field(description="lowest value; -.inf for none")
+    high: float = Field(description="highest value; .inf for none")
+
+    @field_validator("low", "high")
+    @classmethod
+    def _is_a_number(cls, value: float) -> float:
+        if math.isnan(value):
+            raise ValueError("is no number; write -.inf or .inf for no limit")
+        return value
 
     @field_validator("high")
     @classmethod
@@ -37,19 +47,32 @@ class DeviceSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    class_: str = Field(alias="class", description="'package.module:Name' of a class, or of a factory (async too)")
-    args: list[Any] = Field(default_factory=list)
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    class_: str = Field(
+        alias="class",
+        description="'package.module:Name' of a class, or of a factory (async too)",
+        json_schema_extra={"pattern": f"^{_OBJECT.pattern}$"},
+    )
+    args: list[Any] = Field(
+        default_factory=list,
+        description="positional arguments; made what the signature's annotations say (2 → 2.0, text → Path, Enum). "
+        "{$ref: samx.readback} is another device or a part of one, {$obj: 'module:Name', $args: […], key: …} an object "
+        "made of these arguments, {$type: float} a type; {files_dir} and {data_dir} in a text are filled in",
+    )
+    kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="arguments by name, as in `args`; `name` is given by itself"
+    )
     set: dict[str, Any] = Field(
         default_factory=dict, description="applied after connecting: a dotted signal is set, another attribute assigned"
     )
-    labels: list[str] = Field(default_factory=list)
-    readout: Literal["monitored", "baseline", "async", "on_request", "continuous"] = "monitored"
-    limits: Limits | None = None
-    enabled: bool = True
-    read_only: bool = False
+    labels: list[str] = Field(default_factory=list, description="words by which people and plans find devices")
+    readout: Literal["monitored", "baseline", "async", "on_request", "continuous"] = Field(
+        default="monitored", description="when it is read; baseline: before and after every run"
+    )
+    limits: Limits | None = Field(default=None, description="enforced by the device server, besides the hardware's own")
+    enabled: bool = Field(default=True, description="false: neither built nor connected, but listed")
+    read_only: bool = Field(default=False, description="true: never set")
     on_failure: Literal["raise", "retry", "buffer", "ignore"] = Field(
-        default="raise", description="of read(), never of set()"
+        default="raise", description="of read(), never of set(): try once more, give the last reading, or leave it out"
     )
     connect: Literal["required", "optional", "lazy"] = Field(
         default="optional",
@@ -62,168 +85,143 @@ class DeviceSpec(BaseModel):
     needs: list[str] = Field(default_factory=list, description="devices that must be built before it")
     server: str = Field(
         default="main",
-        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$",
         description="device server that owns it; `bec-bluesky up` starts one process for each name",
+        json_schema_extra={"pattern": f"^{_SERVER.pattern}$"},
+    )
+    metadata: dict[str, Any] = Field(
+        default_factory=dict, description="whatever else is worth knowing of it: documentation, serial number, place …"
     )
     _origin: str = PrivateAttr(default="")
+    _file: Path = PrivateAttr(default=Path())
 
     @property
     def origin(self) -> str:
         """`file:line: `, for the text of an error."""
         return self._origin
 
+    @property
+    def file(self) -> Path:
+        """The YAML file into which edits of this device go."""
+        return self._file
+
+    def placed(self, origin: str, file: Path) -> "DeviceSpec":
+        """Note where it stands; gives itself."""
+        self._origin = origin
+        self._file = file
+        return self
+
     @field_validator("class_")
     @classmethod
     def _names_an_object(cls, value: str) -> str:
-        module, colon, name = value.partition(":")
-        if not (module and colon and name):
-            raise ValueError(f"{value!r} must be 'package.module:Name'")
+        if not _OBJECT.fullmatch(value):
+            module, _, name = value.rpartition(".")
+            remedy = f"; do you mean '{module}:{name}'?" if module and ":" not in value else ""
+            raise ValueError(f"must be 'package.module:Name'{remedy}")
         return value
+
+    @field_validator("args", "kwargs")
+    @classmethod
+    def _directives_are_known(cls, value: Any) -> Any:
+        _check_directives(value)
+        return value
+
+    @field_validator("kwargs")
+    @classmethod
+    def _arguments_have_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not name.isidentifier() and not name.startswith("$"):
+                raise ValueError(f"{name!r} is no name of an argument")
+        return value
+
+    @field_validator("server")
+    @classmethod
+    def _names_a_server(cls, value: str) -> str:
+        if not _SERVER.fullmatch(value):
+            raise ValueError("a device server's name is made of letters, digits, '_' and '-' and begins with a letter")
+        return value
+
+
+def _check_directives(value: Any) -> None:
+    """Raise ValueError for what looks like `$ref`, `$obj` or `$type` and is none."""
+    if isinstance(value, list):
+        for each in value:
+            _check_directives(each)
+    if not isinstance(value, dict):
+        return
+    words = [key for key in value if key.startswith("$")]
+    for word in words:
+        if word not in ("$ref", "$obj", "$args", "$type"):
+            raise ValueError(f"no directive {word!r}: {choices(word, ('$ref', '$obj', '$type'))}")
+    for word in ("$ref", "$type"):
+        if word in words and (len(value) > 1 or not isinstance(value[word], str)):
+            raise ValueError(f"{word} stands alone, with a text: {{{word}: {'samx' if word == '$ref' else 'float'}}}")
+    if "$obj" in words and not (isinstance(value["$obj"], str) and _OBJECT.fullmatch(value["$obj"])):
+        raise ValueError(f"$obj: {value['$obj']!r} must be 'package.module:Name'")
+    if "$args" in words and not ("$obj" in words and isinstance(value["$args"], list)):
+        raise ValueError("$args is a list beside an $obj: {$obj: 'pathlib:Path', $args: [/data]}")
+    for each in value.values():
+        _check_directives(each)
+
+
+def wrong_name(name: object) -> str | None:
+    """Say what is wrong with the name of a device, if it is."""
+    if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name.startswith("_"):
+        return "a name is made of letters, digits and '_', and begins with a letter"
+    if keyword.iskeyword(name):
+        return "a name is no Python keyword: choose another one"
+    if name in RESERVED_NAMES:
+        return f"`bl.dev.{name}` is something else already: choose another name"
+    return None
 
 
 def json_schema() -> dict[str, Any]:
     """Give a JSON schema of the file, for editors."""
-    return {
-        "type": "object",
-        "required": ["version", "devices"],
-        "properties": {
-            "version": {"const": 1},
-            "include": {"type": "array", "items": {"type": "string"}},
-            "defaults": {"type": "object"},
-            "devices": {"type": "object", "additionalProperties": DeviceSpec.model_json_schema(by_alias=True)},
-        },
+    device = DeviceSpec.model_json_schema(by_alias=True)
+    limits = device.pop("$defs")["Limits"]
+    limits.pop("title", None)
+    device["properties"]["limits"] = {
+        "description": device["properties"]["limits"]["description"],
+        "anyOf": [limits, {"type": "null"}],
+        "default": None,
     }
-
-
-def read(path: Path) -> dict[str, DeviceSpec]:
-    """Read the file and what it includes; raises SettingsError with every mistake, a line each.
-
-    A line says file, line, device and remedy.
-    """
-    found: dict[str, DeviceSpec] = {}
-    problems: list[str] = []
-    _read_into(path, found, problems, including=())
-    if not problems:
-        problems += _unknown_references(path, found)
-    if problems:
-        raise SettingsError("\n".join(problems))
-    return found
-
-
-def _read_into(path: Path, found: dict[str, DeviceSpec], problems: list[str], including: tuple[Path, ...]) -> None:
-    if path in including:
-        problems.append(f"{path}: includes itself by way of {including[-1]}")
-        return
-    try:
-        content: Any = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        where = f"{including[-1]}: include: " if including else ""
-        problems.append(f"{where}{path} is not there: a profile has a devices.yaml, if only with `devices: {{}}`")
-        return
-    except (OSError, YAMLError) as error:
-        problems.append(f"{path}: {' '.join(str(error).split())}")
-        return
-    if not isinstance(content, CommentedMap):
-        problems.append(f"{path}: must be a mapping with `version: 1` and `devices:`")
-        return
-    known = {"version", "include", "defaults", "devices"}
-    problems += [
-        f"{_at(path, content, key)}: no key {key!r}: {choices(str(key), known)}" for key in content if key not in known
-    ]
-    if content.get("version") != 1:
-        problems.append(f"{path}: version is {content.get('version')!r}; this system reads `version: 1`")
-    for name in content.get("include") or ():
-        _read_into(path.parent / str(name), found, problems, (*including, path))
-    defaults = _plain(content.get("defaults") or {})
-    devices = content.get("devices") or CommentedMap()
-    if not isinstance(devices, CommentedMap):
-        problems.append(f"{path}: `devices:` must be a mapping of names to devices")
-        return
-    for name, entry in devices.items():
-        where = _at(path, devices, name)
-        spec = _spec(where, name, entry, defaults, problems)
-        if spec is not None and str(name) in found:
-            problems.append(f"{where}: device {name}: there is another one of that name; rename one of them")
-        elif spec is not None:
-            found[str(name)] = spec
-
-
-def _spec(where: str, name: Any, entry: Any, defaults: dict[str, Any], problems: list[str]) -> DeviceSpec | None:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-        problems.append(
-            f"{where}: device {name!r}: a name is made of letters, digits and '_', and is no Python keyword"
-        )
-        return None
-    if not isinstance(entry, Mapping):
-        problems.append(f"{where}: device {name}: must be a mapping with at least `class:`")
-        return None
-    try:
-        spec = DeviceSpec.model_validate(defaults | _plain(entry))
-    except ValidationError as error:
-        for each in error.errors():
-            place = ".".join(str(part) for part in each["loc"])
-            line = _line(entry, each["loc"][0]) if each["loc"] else None
-            at = f"{where.rpartition(':')[0]}:{line}" if line else where
-            if each["type"] == "extra_forbidden":
-                known = {field.alias or key for key, field in DeviceSpec.model_fields.items()}
-                problems.append(f"{at}: device {name}: no key {place!r}: {choices(place, known)}")
-            elif each["type"] == "missing":
-                problems.append(f"{at}: device {name}: {place!r} is missing")
-            else:
-                message = each["msg"].removeprefix("Value error, ")
-                problems.append(f"{at}: device {name}: {place} = {each['input']!r}: {message}")
-        return None
-    spec._origin = f"{where}: "
-    return spec
-
-
-def _unknown_references(path: Path, found: dict[str, DeviceSpec]) -> list[str]:
-    problems: list[str] = []
-    for name, spec in found.items():
-        for wanted in (*references(spec), *spec.needs):
-            if wanted.partition(".")[0] not in found:
-                problems.append(
-                    f"{spec.origin}device {name}: no device {wanted!r} to refer to: {choices(wanted, found)}"
-                )
-    return problems
-
-
-def references(spec: DeviceSpec) -> list[str]:
-    """Give every `$ref` in the arguments of a device."""
-    return [*_references(spec.args), *_references(spec.kwargs)]
-
-
-def _references(value: Any) -> list[str]:
-    if isinstance(value, Mapping):
-        if set(value) == {"$ref"}:
-            return [str(value["$ref"])]
-        return [name for each in value.values() for name in _references(each)]
-    if isinstance(value, list):
-        return [name for each in value for name in _references(each)]
-    return []
-
-
-def _plain(value: Any) -> Any:
-    """Turn what the YAML reader keeps (comments, quotes) into plain values."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
-
-
-def _at(path: Path, mapping: Any, key: Any) -> str:
-    line = _line(mapping, key)
-    return f"{path}:{line}" if line else str(path)
-
-
-def _line(mapping: Any, key: Any) -> int | None:
-    try:
-        return int(mapping.lc.key(key)[0]) + 1
-    except (AttributeError, KeyError, TypeError):
-        return None
+    for each in (device, *device["properties"].values()):
+        each.pop("title", None)
+    overlay = device | {"required": [], "description": "defaults of the devices of this file"}
+    overlay["properties"] = {key: value for key, value in device["properties"].items() if key != "class"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "bec-bluesky device file",
+        "type": "object",
+        "required": ["version"],
+        "additionalProperties": False,
+        "properties": {
+            "version": {"const": 1, "description": "of this format"},
+            "include": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "more device files, relative to this one",
+            },
+            "sources": {
+                "type": "array",
+                "description": "databases that describe devices; an entry in `devices` of the same name adds to theirs",
+                "items": {
+                    "type": "object",
+                    "required": ["happi"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "happi": {"type": "string", "description": "a happi JSON database, relative to this file"},
+                        "where": {"type": "object", "description": "only items with these fields: {beamline: MFX}"},
+                    },
+                },
+            },
+            "defaults": overlay,
+            "devices": {
+                "type": ["object", "null"],
+                "description": "devices by name",
+                "propertyNames": {"pattern": "^[A-Za-z][A-Za-z0-9_]*$", "not": {"enum": sorted(RESERVED_NAMES)}},
+                "additionalProperties": device | {"required": []},
+            },
+        },
+        "if": {"not": {"required": ["sources"]}},
+        "then": {"properties": {"devices": {"additionalProperties": {"required": ["class"]}}}},
+    }

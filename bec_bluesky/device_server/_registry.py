@@ -11,9 +11,10 @@ from typing import Any, Literal
 import msgspec
 
 from bec_bluesky.device_server import _layers
-from bec_bluesky.device_server._construct import build_order, check, construct, needed_by
+from bec_bluesky.device_server._construct import check, construct
 from bec_bluesky.device_server._describe import absent, describe
 from bec_bluesky.device_server._device_file import DeviceSpec
+from bec_bluesky.device_server._needs import build_order, needed_by
 from bec_bluesky.errors import DeviceFailed, SettingsError, UnknownDeviceError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import DeviceInfo
@@ -74,18 +75,8 @@ class Registry:
     def check(self) -> None:
         """Check every entry before any is built: a mistaken one is noted as failed.
 
-        Raises SettingsError if devices need each other in a circle, or one of another server. It imports the classes,
-        which takes its time.
+        It imports the classes, which takes its time.
         """
-        elsewhere = {need for entry in self.entries.values() for need in needed_by(entry.spec)} - self.entries.keys()
-        for entry in self.entries.values():
-            for name in needed_by(entry.spec):
-                if name in elsewhere:
-                    raise SettingsError(
-                        f"{entry.spec.origin}device {entry.name}: it needs {name!r}, which another device server owns: "
-                        f"give both the same `server:`"
-                    )
-        build_order({name: entry.spec for name, entry in self.entries.items()})
         for entry in self.entries.values():
             self._failed(entry, CONNECTING)
             try:

@@ -10,8 +10,8 @@ import msgspec
 from bec_bluesky import plugins
 from bec_bluesky.bus import Wire
 from bec_bluesky.channels import BEATS, DEVICE_CHANGES, DEVICES, INSTRUCTIONS, READBACKS
-from bec_bluesky.device_server import _device_file
 from bec_bluesky.device_server._answers import Outbox
+from bec_bluesky.device_server._content import read
 from bec_bluesky.device_server._execute import IN_ORDER, Executor
 from bec_bluesky.device_server._readbacks import Readbacks
 from bec_bluesky.device_server._registry import RETRY_PERIOD, Entry, Registry
@@ -54,7 +54,7 @@ class DeviceServer(Service):
     async def start(self) -> None:
         """Check the device file, build every device, then serve; raises SettingsError for a wrong file."""
         plugins.mount(self.settings)
-        specs = _device_file.read(plugins.collection(self.settings) / "devices.yaml")
+        specs = read(plugins.collection(self.settings) / "devices.yaml")
         check_server(self.server, specs)
         words = {"data_dir": str(self.settings.data_dir), "files_dir": str(self.settings.files_dir)}
         self.settings.files_dir.mkdir(parents=True, exist_ok=True)

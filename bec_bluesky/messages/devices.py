@@ -95,7 +95,8 @@ class DeviceInfo(Message, frozen=True, kw_only=True, tag="device_info"):
     path: str
     """Dotted path by which instructions address it; the same as `name` for a top-level device with its own name."""
     server: str
-    state: Literal["connected", "failed", "disconnected", "disabled"]
+    state: Literal["connected", "failed", "disconnected", "disabled", "removed"]
+    """removed: it is no longer there (only in the log of changes)."""
     reason: str = ""
     layer: Literal["ophyd", "ophyd-async", "other"] = "other"
     device_class: str = ""
@@ -117,6 +118,8 @@ class DeviceInfo(Message, frozen=True, kw_only=True, tag="device_info"):
     read_only: bool = False
     generation: int = 0
     """Grows when the device is built anew."""
+    metadata: dict[str, Any] = {}
+    """What the device file says besides; of top-level devices."""
     representation: str = ""
     """Its `repr`, which bluesky puts into `plan_args`."""
 

@@ -1,12 +1,17 @@
 """The device file: what is in it, and what it says of mistakes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+from ruamel.yaml import YAML
 
 from bec_bluesky.device_server import DeviceSpec, json_schema, read
-from bec_bluesky.device_server._construct import build_order, check, construct
+from bec_bluesky.device_server._construct import check, construct
+from bec_bluesky.device_server._content import plain
+from bec_bluesky.device_server._needs import build_order
 from bec_bluesky.errors import SettingsError
 from bec_bluesky.settings import DEFAULT_PROFILE
 
@@ -35,7 +40,7 @@ def write(directory: Path, text: str, name: str = "devices.yaml") -> Path:
         (
             "version: 1\ndevices:\n  x:\n    class: ophyd.sim\n",
             4,
-            "device x: class = 'ophyd.sim': 'ophyd.sim' must be 'package.module:Name'",
+            "device x: class = 'ophyd.sim': must be 'package.module:Name'; do you mean 'ophyd:sim'?",
         ),
         ("version: 1\ndevices:\n  x: {labels: [a]}\n", 3, "device x: 'class' is missing"),
         (
@@ -49,7 +54,7 @@ def write(directory: Path, text: str, name: str = "devices.yaml") -> Path:
             "device x: timeout = 0: Input should be greater than 0",
         ),
         ("version: 1\ndevices:\n  1st: {class: 'a:B'}\n", 3, "device '1st': a name is made of letters"),
-        ("version: 1\ndevices:\n  lambda: {class: 'a:B'}\n", 3, "device 'lambda': a name is made of letters"),
+        ("version: 1\ndevices:\n  lambda: {class: 'a:B'}\n", 3, "device 'lambda': a name is no Python keyword"),
         ("version: 1\ndevices:\n  x: SynAxis\n", 3, "device x: must be a mapping with at least `class:`"),
         (
             "version: 1\ndevices:\n  x: {class: 'a:B', kwargs: {m: {$ref: samy}}}\n  samx: {class: 'a:B'}\n",
@@ -62,12 +67,54 @@ def write(directory: Path, text: str, name: str = "devices.yaml") -> Path:
             "device x: no device 'y' to refer to: there are x",
         ),
         ("version: 1\ndevises: {}\n", 2, "no key 'devises': did you mean 'devices'?"),
-        ("version: 2\ndevices: {}\n", None, "version is 2; this system reads `version: 1`"),
+        ("version: 2\ndevices: {}\n", 1, "version is 2; this system reads `version: 1`"),
         ("devices: {}\n", None, "version is None; this system reads `version: 1`"),
-        ("version: 1\ndevices: [a]\n", None, "`devices:` must be a mapping of names to devices"),
+        ("version: 1\ndevices: [a]\n", 2, "`devices:` must be a mapping of names to devices"),
         ("- a\n", None, "must be a mapping with `version: 1` and `devices:`"),
-        ("version: 1\ndevices:\n  x: {class: 'a:B'\n", None, "line 4"),
-        ("version: 1\ndevices:\n  x: {class: 'a:B'}\n  x: {class: 'a:C'}\n", None, 'found duplicate key "x"'),
+        ("version: 1\ndevices:\n  x: {class: 'a:B'\n", 4, "is no YAML: while parsing a flow mapping"),
+        ("version: 1\ndevices:\n  x: {class: 'a:B'}\n  x: {class: 'a:C'}\n", 4, 'found duplicate key "x"'),
+        ("version: 1\ndevices:\n\tx: {class: 'a:B'}\n", 3, "cannot start any token: indent by spaces"),
+        ("version: 1\ndefaults: {timout: 3}\ndevices: {}\n", 2, "defaults: no key 'timout': did you mean 'timeout'?"),
+        ("version: 1\ndefaults: [a]\ndevices: {}\n", 2, "`defaults:` must be a mapping such as {timeout: 10}"),
+        ("version: 1\ninclude: motors.yaml\n", 2, "`include:` must be a list of file names: [motors.yaml]"),
+        ("version: 1\ninclude: [.]\n", None, "include: {directory}: Is a directory"),
+        ("version: 1\nsources: [{hapi: db.json}]\n", 2, "sources: no key 'hapi': did you mean 'happi'?"),
+        ("version: 1\nsources: [{}]\n", 2, "sources: name a database; write {happi: db.json}"),
+        ("version: 1\ndevices:\n  get: {class: 'a:B'}\n", 3, "`bl.dev.get` is something else already"),
+        ("version: 1\ndevices:\n  größe: {class: 'a:B'}\n", 3, "device 'größe': a name is made of letters"),
+        ("version: 1\ndevices:\n  x: {class: 'a:B', labels: motors}\n", 3, "must be a list: [motors]"),
+        ("version: 1\ndevices:\n  x: {class: 'a:B', limits: [1, 2]}\n", 3, "a mapping such as {low: -1, high: 1}"),
+        (
+            "version: 1\ndevices:\n  x: {class: 'a:B', limits: {low: 1, high: 2, hi: 2}}\n",
+            3,
+            "no key 'limits.hi'",
+        ),
+        (
+            "version: 1\ndevices:\n  x: {class: 'a:B', limits: {low: .nan, high: 2}}\n",
+            3,
+            "limits.low = nan: is no",
+        ),
+        ("version: 1\ndevices:\n  x: {class: 'a:B', enabled: ja}\n", 3, "enabled = 'ja': must be true or false"),
+        ("version: 1\ndevices:\n  x: {class: 'a:B', kwargs: {1: a}}\n", 3, "'1' is no name of an argument"),
+        (
+            "version: 1\ndevices:\n  x: {class: 'a:B', args: [{$reff: y}]}\n",
+            3,
+            "no directive '$reff': did you mean",
+        ),
+        ("version: 1\ndevices:\n  x: {class: 'a:B', args: [{$ref: y, z: 1}]}\n", 3, "$ref stands alone, with a text"),
+        (
+            "version: 1\ndevices:\n  x: {class: 'a:B', args: [{$obj: a.B}]}\n",
+            3,
+            "$obj: 'a.B' must be",
+        ),
+        ("version: 1\ndevices:\n  x: {class: 'a:B', args: [{$args: []}]}\n", 3, "$args is a list beside an $obj"),
+        ("version: 1\ndevices:\n  x: {class: 'a:B', server: 'a b'}\n", 3, "a device server's name is made of letters"),
+        ("version: 1\ndevices:\n  x: {class: 'a:B', needs: [x]}\n", 3, "devices need each other in a circle: x → x"),
+        (
+            "version: 1\ndevices:\n  x: {class: 'a:B', server: b}\n  y: {class: 'a:B', needs: [x]}\n",
+            4,
+            "device y: it needs 'x', which device server 'b' owns: give both the same `server:`",
+        ),
         ("version: 1\ninclude: [more.yaml]\ndevices: {}\n", None, "include: {directory}/more.yaml is not there"),
         ("version: 1\ninclude: [devices.yaml]\ndevices: {}\n", None, "includes itself"),
     ],
@@ -78,8 +125,9 @@ def test_a_mistake_is_told_with_file_line_device_and_remedy(
     path = write(tmp_path, text)
     with pytest.raises(SettingsError) as caught:
         read(path)
-    assert wanted.format(directory=tmp_path) in str(caught.value)
+    assert wanted.replace("{directory}", str(tmp_path)) in str(caught.value)
     assert str(caught.value).startswith(f"{path}:{line}: " if line else str(path))
+    assert "\n" not in str(caught.value)
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -92,7 +140,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"devices\.yaml is not there: a profile has a devices\.yaml"):
+    with pytest.raises(SettingsError, match=r"devices\.yaml is not there: a profile has one"):
         read(tmp_path / "devices.yaml")
 
 
@@ -212,8 +260,51 @@ def test_the_device_files_that_come_with_the_package_are_right(profile: str) -> 
     assert {"blob", "stage_x", "stage_y"} <= specs.keys()
 
 
-def test_editors_get_a_schema() -> None:
-    schema = json_schema()
-    device = schema["properties"]["devices"]["additionalProperties"]
-    assert device["required"] == ["class"]
-    assert {"readout", "limits", "connect"} <= device["properties"].keys()
+# ── the schema for editors ──
+
+
+def with_sources(**more: Any) -> dict[str, Any]:
+    return {"version": 1, "sources": [{"happi": "db.json", "where": {"beamline": "MFX"}}], **more}
+
+
+def validator() -> Any:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    return jsonschema.Draft202012Validator(json_schema())
+
+
+@pytest.mark.parametrize("profile", [".", "mini_beamline"])
+def test_the_schema_lets_good_files_pass(profile: str) -> None:
+    path = DEFAULT_PROFILE / "profile_collection" / profile / "devices.yaml"
+    validator().validate(plain(YAML(typ="rt").load(path)))
+    validator().validate(with_sources(defaults={"timeout": 3}, devices={"samx": {"limits": {"low": 0, "high": 1}}}))
+    validator().validate({"version": 1, "devices": None})
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"class": "a.B"},
+        {"class": "a:B", "lables": []},
+        {"class": "a:B", "labels": "motors"},
+        {"class": "a:B", "readout": "often"},
+        {"class": "a:B", "limits": {"low": 1}},
+        {"class": "a:B", "limits": {"low": 1, "high": 2, "units": "mm"}},
+        {"class": "a:B", "timeout": 0},
+        {"class": "a:B", "server": "a b"},
+    ],
+)
+def test_the_schema_finds_what_the_reader_finds(entry: dict[str, Any], tmp_path: Path) -> None:
+    wrong = {"version": 1, "devices": {"x": entry}}
+    assert not validator().is_valid(wrong)
+    with pytest.raises(SettingsError):
+        read(write(tmp_path, json.dumps(wrong)))
+
+
+def test_the_schema_knows_names_and_says_what_keys_mean() -> None:
+    for name in ("get", "1st", "_x"):
+        assert not validator().is_valid({"version": 1, "devices": {name: {"class": "a:B"}}})
+    for wrong in ({"version": 2}, {"version": 1, "devises": {}}, {"version": 1, "defaults": {"class": "a:B"}}):
+        assert not validator().is_valid(wrong)
+    device = json_schema()["properties"]["devices"]["additionalProperties"]
+    assert all(each.get("description") for each in device["properties"].values())
