@@ -17,6 +17,7 @@ BecBlueskyError
 └── DeviceError (RuntimeError)            something on the other side of a proxy
     ├── DeviceServerLost                  the server that owns the device is gone
     ├── DeviceFailed                      the device could not be built or connected
+    ├── DeviceDisconnected (…, ConnectionError)   its control system went away while something was under way
     ├── StaleDevice                       the device was built anew, or removed, while something was under way on it
     ├── DeviceTimeout (…, TimeoutError)   an operation on the device passed its deadline
     └── RemoteError                       an exception of a class that is not known here
@@ -31,6 +32,7 @@ __all__ = [
     "BadArgumentError",
     "BecBlueskyError",
     "BusError",
+    "DeviceDisconnected",
     "DeviceError",
     "DeviceFailed",
     "DeviceServerLost",
@@ -167,6 +169,10 @@ class DeviceFailed(DeviceError):
 
 class StaleDevice(DeviceError):
     """The device was built anew, or removed, while something was under way on it; the next call reaches the new one."""
+
+
+class DeviceDisconnected(DeviceError, ConnectionError):
+    """The device's control system went away while something was under way; whether that was carried out is unknown."""
 
 
 class DeviceTimeout(DeviceError, TimeoutError):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 __all__ = ["rebuilt"]
 
@@ -35,7 +36,12 @@ def _adapter(function: Callable[..., Any]) -> "TypeAdapter[Any] | None":
         hint = typing.get_type_hints(function).get(parameters[0])
     except (NameError, TypeError):
         return None
-    return TypeAdapter(hint) if hint is not None and _names_a_model(hint) else None
+    if hint is None or not _names_a_model(hint):
+        return None
+    try:
+        return TypeAdapter(hint)
+    except PydanticSchemaGenerationError:  # anything a signal may hold: the signal itself makes its table of a mapping
+        return None
 
 
 def _names_a_model(hint: Any) -> bool:

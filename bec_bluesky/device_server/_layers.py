@@ -18,6 +18,7 @@ __all__ = [
     "dispose",
     "get_value",
     "layer_of",
+    "mute",
     "part",
     "reading_now",
     "set_signal",
@@ -129,13 +130,36 @@ async def stop(device: Any, pool: Executor) -> None:
 
 
 async def reading_now(device: Any, pool: Executor, *, fresh: bool) -> Any:
-    """Give `read()`, of ophyd-async past its cache if `fresh`."""
+    """Give `read()`; if `fresh`, what ophyd-async answers from a monitor's cache is asked of the control system."""
+    if not isinstance(device, AsyncDevice):
+        return await asyncio.get_running_loop().run_in_executor(pool, device.read)
     if isinstance(device, SignalR) and fresh:
         return await device.read(cached=False)
-    if isinstance(device, AsyncDevice):
-        result = device.read()  # pyright: ignore[reportAttributeAccessIssue]  # the caller knows that it is readable
-        return await result if inspect.isawaitable(result) else result
-    return await asyncio.get_running_loop().run_in_executor(pool, device.read)
+    result = device.read()  # pyright: ignore[reportAttributeAccessIssue]  # the caller knows that it is readable
+    reading: dict[str, Any] = await result if inspect.isawaitable(result) else result
+    if fresh:
+        cached = [signal for signal in _signals(device) if signal.name in reading and _cache(signal) is not None]
+        for again in await asyncio.gather(*(signal.read(cached=False) for signal in cached)):
+            reading |= again
+    return reading
+
+
+def _signals(device: AsyncDevice) -> Iterator[SignalR[Any]]:
+    for _, child in device.children():
+        if isinstance(child, SignalR):
+            yield child
+        yield from _signals(child)
+
+
+def _cache(device: AsyncDevice) -> Any:
+    """Give what a monitored signal of ophyd-async keeps its latest reading in; None: it is not monitored."""
+    return getattr(device, "_cache", None)
+
+
+def mute(device: Any) -> list[str]:
+    """Give the addresses (PVs) of those signals of an ophyd device that are not connected."""
+    signals = (each.item for each in device.walk_signals()) if isinstance(device, ophyd.Device) else (device,)
+    return [str(getattr(signal, "pvname", signal.name)) for signal in signals if not getattr(signal, "connected", True)]
 
 
 def dispose(device: Any) -> None:
@@ -146,6 +170,6 @@ def dispose(device: Any) -> None:
     if isinstance(device, AsyncDevice):
         for _, child in device.children():
             dispose(child)
-        cache = getattr(device, "_cache", None)  # ophyd-async has no destroy(): a closed cache frees the signal
-        if cache is not None:
+        cache = _cache(device)
+        if cache is not None:  # ophyd-async has no destroy(): a closed cache frees the signal
             cache.close()

@@ -13,10 +13,11 @@ from ophyd_async.core import NotConnectedError
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import READBACK_CHANGES, READBACKS
+from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._reading import Reader
 from bec_bluesky.device_server._registry import Entry, Found, Registry
 from bec_bluesky.device_server._statuses import Statuses
-from bec_bluesky.errors import BusError
+from bec_bluesky.errors import BusError, DeviceDisconnected
 from bec_bluesky.log import logger
 from bec_bluesky.messages import encode
 from bec_bluesky.messages.devices import Readback
@@ -116,10 +117,15 @@ class Readbacks:
             if getattr(entry.device, "connected", True):  # ophyd-async has none: there the reading tells
                 there.append(self._registry.find(entry.name))
             else:
-                self._lost(entry, "its control system does not answer", fresh)
+                self._lost(entry, _silence(entry.device), fresh)
+                # the status of a move does not end without its IOC
+                self._statuses.fail(entry, DeviceDisconnected(f"{entry.name} was lost: {entry.reason}"))
         for found, reading in zip(there, await self._reader.read_many(there, timeout=_LONGEST_READ), strict=True):
             if isinstance(reading, _GONE):
-                self._lost(found.entry, f"{type(reading).__name__}: {reading}", fresh)
+                said = (
+                    f"{type(reading).__name__}: {reading}" if str(reading) else f"no reading within {_LONGEST_READ:g} s"
+                )
+                self._lost(found.entry, said, fresh)
             elif not isinstance(reading, BaseException):  # other errors are for who wants the reading
                 await self._read(found, dict(reading), fresh)
         await self._bus.put_fields(READBACKS, fresh, server=self._server)
@@ -169,3 +175,10 @@ class Readbacks:
                     self._loop.call_soon_threadsafe(self.note, (found.entry,))
 
             device.subscribe(changed, run=False)
+
+
+def _silence(device: Any) -> str:
+    """Say which PVs of an ophyd device do not answer."""
+    first, *others = _layers.mute(device) or [device.name]
+    more = f" and {len(others)} more PVs do" if others else " does"
+    return f"{first}{more} not answer"

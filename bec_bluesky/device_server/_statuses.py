@@ -82,7 +82,15 @@ class Statuses:
         if running in self.running and op.id and hasattr(status, "watch"):
             self._loop.call_later(_PROGRESS_AFTER, self._watch, running)
 
+    def fail(self, entry: Entry, error: Exception) -> None:
+        """End what is under way on a device that is lost: the library's own status may never do so."""
+        for running in [each for each in self.running if each.found.entry is entry]:
+            self.running.discard(running)
+            running.batch.fail(running.op, error)
+
     def _ended(self, running: Running) -> None:
+        if running not in self.running:
+            return  # its device was lost, and the client told so
         self.running.discard(running)
         error = running.status.exception()
         if error is not None:

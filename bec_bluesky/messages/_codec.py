@@ -53,9 +53,10 @@ def _enc_hook(value: Any) -> Any:
     for kind, convert in _CONVERSIONS:
         if isinstance(value, kind):
             return convert(value)
-    dump = getattr(value, "model_dump", None)  # pydantic arguments such as TriggerInfo
+    dump = getattr(value, "model_dump", None)  # pydantic: TriggerInfo, Table
     if dump is not None:
-        return dump(mode="json", round_trip=True)  # without computed fields, which a model refuses as input
+        # arrays stay arrays (ophyd-async's Table); without computed fields, which a model refuses as input
+        return dump(mode="python", round_trip=True)
     raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot cross the bus")
 
 

@@ -40,7 +40,8 @@ def raised(failure: Failure) -> BaseException:
     if cls is None or not _is_plain(cls):
         error = errors.RemoteError(f"{failure.kind.rpartition('.')[2]}: {text}", kind=failure.kind)
     else:
-        error = cls.__new__(cls)  # several of them have constructors of their own
+        # several of them have constructors of their own; what is also an OSError can be made by that alone
+        error = OSError.__new__(cls) if issubclass(cls, OSError) else cls.__new__(cls)
         error.args = (text,)
         if isinstance(error, errors.RefusedError) and failure.code:
             error.code = failure.code

@@ -104,7 +104,7 @@ async def test_a_scan_on_a_soft_ioc_sees_the_peak_and_survives_the_loss_of_the_i
         return present if present.state == state else None
 
     lost = await until(lambda: found("disconnected"), "the loss", 20.0)
-    assert lost.reason == "its control system does not answer"
+    assert lost.reason == "mini:ph:mtr and 3 more PVs do not answer"
     assert (await info(bus, "blob")).state == "connected"
 
     async def readback() -> bool:

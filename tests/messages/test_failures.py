@@ -3,7 +3,7 @@
 import pytest
 from ophyd.utils import LimitError
 
-from bec_bluesky.errors import RemoteError, UnknownPlanError
+from bec_bluesky.errors import DeviceDisconnected, DeviceTimeout, RemoteError, UnknownPlanError
 from bec_bluesky.messages.failures import raised, tell
 
 
@@ -22,6 +22,12 @@ def test_an_unknown_class_becomes_a_remote_error_that_names_it() -> None:
     back = raised(tell(Peculiar("odd"), device="samx"))
     assert isinstance(back, RemoteError)
     assert str(back) == "Peculiar: odd [samx]" and back.kind.endswith("Peculiar")
+
+
+@pytest.mark.parametrize("cls", [DeviceDisconnected, DeviceTimeout])
+def test_an_error_that_is_two_builtins_crosses_too(cls: type[Exception]) -> None:
+    back = raised(tell(cls("gone"), device="samx"))
+    assert type(back) is cls and str(back) == "gone [samx]"
 
 
 def test_a_refusal_keeps_its_code_and_its_sentence() -> None:

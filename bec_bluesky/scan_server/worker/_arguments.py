@@ -89,7 +89,8 @@ class _Finder:
 
     def _anywhere(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self._devices.get(value, value)
+            # not get(), which waits for KeyError: an unknown device is an UnknownDeviceError
+            return self._devices[value] if value in self._devices else value  # noqa: SIM401
         if isinstance(value, list | tuple):
             return [self._anywhere(each) for each in value]
         if isinstance(value, dict):

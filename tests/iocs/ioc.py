@@ -1,0 +1,165 @@
+"""IOCs as processes on loopback ports of their own, over Channel Access and PV Access."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ophyd_async.epics
+from caproto import CaprotoError
+from caproto.sync import client as channel_access
+
+_OPHYD_ASYNC = Path(ophyd_async.epics.__file__).parent
+_START_WITHIN = 60.0
+"""Seconds."""
+
+
+@dataclass
+class Ioc:
+    """An IOC that can be started, killed and started again on the same ports."""
+
+    command: list[str]
+    pv: str
+    """One of its PVs, which answers once it runs."""
+    ports: tuple[int, int, int] = field(default_factory=lambda: _free_ports())
+    """Of Channel Access, of PV Access searches, of PV Access."""
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        ca, broadcast, pva = map(str, self.ports)
+        return {
+            "EPICS_CA_SERVER_PORT": ca,
+            "EPICS_CAS_SERVER_PORT": ca,
+            "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
+            "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
+            "EPICS_PVAS_BROADCAST_PORT": broadcast,
+            "EPICS_PVA_BROADCAST_PORT": broadcast,
+            "EPICS_PVAS_SERVER_PORT": pva,
+            "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
+            "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
+        }
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self.command,
+            env=os.environ | self._environment,
+            stdin=subprocess.PIPE,  # EPICS' shell ends when it has no input
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # some start a process of their own
+        )
+
+    def wait_until_there(self) -> None:
+        deadline = time.monotonic() + _START_WITHIN
+        while True:
+            try:
+                self.get(self.pv, timeout=0.5)
+                return
+            except CaprotoError:
+                assert self.process is not None and self.process.poll() is None, f"{self.command} has ended"
+                assert time.monotonic() < deadline, f"{self.command}: no {self.pv} within {_START_WITHIN:g} s"
+
+    def end(self) -> None:
+        """Kill it, as a crash would."""
+        if self.process is None:
+            return
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process = None
+
+    def get(self, pv: str, timeout: float = 10.0) -> Any:
+        """Give the value of a PV, by a client that has nothing to do with ours."""
+        with _looking_at(self):
+            found = channel_access.read(pv, timeout=timeout, repeater=False).data
+        return found[0] if len(found) == 1 else found
+
+    def put(self, pv: str, value: Any) -> None:
+        """Set a PV, by a client that has nothing to do with ours; waits until the record was processed."""
+        with _looking_at(self):
+            channel_access.write(pv, value, notify=True, timeout=10.0, repeater=False)
+
+
+def client_environment(iocs: Iterable[Ioc]) -> dict[str, str]:
+    """Give the environment in which clients find these IOCs, and no other ones."""
+    ports = [ioc.ports for ioc in iocs]
+    return {
+        "EPICS_CA_AUTO_ADDR_LIST": "NO",
+        "EPICS_CA_ADDR_LIST": " ".join(f"127.0.0.1:{ca}" for ca, _, _ in ports),
+        "EPICS_PVA_AUTO_ADDR_LIST": "NO",
+        "EPICS_PVA_ADDR_LIST": " ".join(f"127.0.0.1:{broadcast}" for _, broadcast, _ in ports),
+    }
+
+
+@contextlib.contextmanager
+def _looking_at(ioc: Ioc) -> Iterator[None]:
+    """Have caproto's client, which reads the environment at each call, find this IOC only."""
+    before = dict(os.environ)
+    os.environ.update(client_environment([ioc]))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _free_ports() -> tuple[int, int, int]:
+    """Give three ports of the loopback interface that are free, for TCP and for UDP."""
+    found: list[int] = []
+    held: list[socket.socket] = []
+    try:
+        while len(found) < 3:
+            tcp = socket.socket()
+            held.append(tcp)
+            tcp.bind(("127.0.0.1", 0))
+            port = int(tcp.getsockname()[1])
+            udp = socket.socket(type=socket.SOCK_DGRAM)
+            held.append(udp)
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+    finally:
+        for each in held:
+            each.close()
+    return found[0], found[1], found[2]
+
+
+def _caproto(example: str, prefix: str) -> list[str]:
+    module = f"caproto.ioc_examples.{example}"
+    return [sys.executable, "-m", module, "--interfaces", "127.0.0.1", "--prefix", prefix]
+
+
+def mini_beamline() -> Ioc:
+    """caproto's beamline: `mini:current`, `mini:ph:…`, `mini:dot:…`."""
+    return Ioc(_caproto("mini_beamline", "mini:"), "mini:current")
+
+
+def fake_motor_record(prefix: str = "sim:") -> Ioc:
+    """caproto's motor records `mtr1` … `mtr3`; its put completes at once and DMOV follows up to 0.1 s later."""
+    return Ioc(_caproto("fake_motor_record", prefix), f"{prefix}mtr1")
+
+
+def demo() -> Ioc:
+    """ophyd-async's demonstration on EPICS base: `demo:STAGE:{X,Y}:…`, `demo:DET:…`."""
+    return Ioc([sys.executable, str(_OPHYD_ASYNC / "demo" / "_ioc.py"), "demo:", "3"], "demo:DET:3:Value")
+
+
+def datatypes() -> Ioc:
+    """ophyd-async's records of every type on EPICS base: `tst:ca:…`, `tst:pva:…`."""
+    return Ioc([sys.executable, str(_OPHYD_ASYNC / "testing" / "_ioc.py"), "tst:"], "tst:pva:int")
+
+
+def soft_ioc(prefix: str = "soft:") -> Ioc:
+    """The one of `soft_ioc.py`."""
+    return Ioc([sys.executable, str(Path(__file__).with_name("soft_ioc.py")), prefix], f"{prefix}COUNT")

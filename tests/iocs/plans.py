@@ -1,0 +1,48 @@
+"""Plans for hardware; the queue and a bare RunEngine run the very same."""
+
+from collections.abc import Generator
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.protocols import Movable, Readable, Triggerable
+
+
+def set_and_read(signals: list[Readable], values: list[Any]) -> Generator[Any, Any, None]:
+    """Set every signal, one after the other, and read each after it was set; then all of them in one event."""
+
+    @bpp.run_decorator()
+    def inner() -> Generator[Any, Any, None]:
+        for number, (signal, value) in enumerate(zip(signals, values, strict=True)):
+            yield from bps.abs_set(signal, value, wait=True)
+            yield from bps.trigger_and_read([signal], name=f"number {number}")
+        yield from bps.trigger_and_read(signals, name="all")
+
+    return (yield from inner())
+
+
+def watch(signal: Readable, times: int) -> Generator[Any, Any, None]:
+    """Monitor a signal, for so many tenths of a second."""
+
+    @bpp.monitor_during_decorator([signal])
+    @bpp.run_decorator()
+    def inner() -> Generator[Any, Any, None]:
+        yield from bps.sleep(times * 0.1)
+
+    return (yield from inner())
+
+
+def move_to_reading(motor: Movable[Any], signal: Readable) -> Generator[Any, Any, None]:
+    """Move to the value of a signal: where that is, only the moment tells."""
+    target = yield from bps.rd(signal)
+
+    @bpp.run_decorator()
+    def inner() -> Generator[Any, Any, None]:
+        yield from bps.mv(motor, target)
+
+    return (yield from inner())
+
+
+def trigger_one(command: Triggerable) -> Generator[Any, Any, None]:
+    """Trigger one thing, outside of a run."""
+    yield from bps.trigger(command, wait=True)
