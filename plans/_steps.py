@@ -10,17 +10,26 @@ from annotated_types import Ge, Unit
 from bluesky.protocols import NamedMovable, Readable
 from bluesky.utils import MsgGenerator
 
+from plans.one_instruction import one_instruction_step
+
 __all__ = ["Number", "Seconds", "scan_points", "step"]
 
 Seconds = Annotated[float, Ge(0), Unit("s")]
 Number = Annotated[int, Ge(1)]
 
 
-def step(settle: float = 0.0, repeats: int = 1) -> Callable[..., MsgGenerator[Any]] | None:
+def step(
+    settle: float = 0.0, repeats: int = 1, *, one_instruction: bool = False
+) -> Callable[..., MsgGenerator[Any]] | None:
     """Give a `per_step` that waits `settle` seconds, then reads `repeats` times; None if that of bluesky will do.
 
-    Each repeat is an event of its own. A pause in the middle of a burst takes the whole point again.
+    Each repeat is an event of its own. A pause in the middle of a burst takes the whole point again. A point that is
+    one instruction to the device server can neither wait nor repeat: that raises ValueError.
     """
+    if one_instruction:
+        if settle or repeats != 1:
+            raise ValueError("a point that is one instruction cannot wait in between: leave out one_instruction")
+        return one_instruction_step
     if not settle and repeats == 1:
         return None
 

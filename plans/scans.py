@@ -23,6 +23,7 @@ def line_scan(
     num: Number,
     *,
     settle: Seconds = 0.0,
+    one_instruction: bool = False,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
     """Step a motor from start to stop and read the detectors at each point.
@@ -41,6 +42,8 @@ def line_scan(
         Number of points, both ends included.
     settle :
         Time to wait at each point before the detectors are triggered, in seconds.
+    one_instruction :
+        Whether each point is one instruction to the device server, which is faster; not with settle.
     md :
         Goes into the start document.
 
@@ -49,7 +52,7 @@ def line_scan(
     Uid of the run.
     """
     metadata = {"plan_name": "line_scan", **(md or {})}
-    per_step = step(settle)
+    per_step = step(settle, one_instruction=one_instruction)
     return (yield from bp.scan(list(detectors), motor, start, stop, num=num, per_step=per_step, md=metadata))
 
 
@@ -58,6 +61,7 @@ def grid(
     *axes: Any,
     snake: bool = True,
     settle: Seconds = 0.0,
+    one_instruction: bool = False,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
     """Scan a rectangular mesh of two or more motors, back and forth.
@@ -72,6 +76,8 @@ def grid(
         Whether every second line is taken backwards, which saves the way back.
     settle :
         Time to wait at each point before the detectors are triggered, in seconds.
+    one_instruction :
+        Whether each point is one instruction to the device server, which is faster; not with settle.
     md :
         Goes into the start document.
 
@@ -82,7 +88,7 @@ def grid(
     if len(axes) < 8 or len(axes) % 4:
         raise ValueError(f"axes are groups of motor, start, stop, num, for two motors or more; {len(axes)} were given")
     metadata = {"plan_name": "grid", **(md or {})}
-    per_step = step(settle)
+    per_step = step(settle, one_instruction=one_instruction)
     return (yield from bp.grid_scan(list(detectors), *axes, snake_axes=snake, per_step=per_step, md=metadata))
 
 

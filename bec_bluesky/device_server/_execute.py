@@ -98,7 +98,7 @@ class Executor:
     def _start(self, batch: Batch, op: Op, in_threads: dict[str, list[Call]]) -> None:
         found = self._registry.find(op.device)
         _check_verb(found, op)
-        guard(found, op)
+        guard(found, op, self._registry.entries)
         self.statuses.started(batch.client, op)
         entry = found.entry
         if op.verb in _URGENT and found.layer != "ophyd-async":

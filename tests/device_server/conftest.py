@@ -27,6 +27,9 @@ napper: {class: "tests.device_server.odd_devices:Napper", kwargs: {pace: 0.3}}
 dozer: {class: "tests.device_server.odd_devices:Napper", kwargs: {pace: 0.3}, blocking: true}
 lingering: {class: "tests.device_server.odd_devices:Lingering"}
 unstoppable: {class: "tests.device_server.odd_devices:Unstoppable"}
+burst:
+  class: devices.burst:Burst
+  kwargs: {movers: [{$ref: axis}, {$ref: motor}, {$ref: fixed}], detectors: [{$ref: det}]}
 flyer: {class: "ophyd.sim:MockFlyer", args: [flyer, {$ref: det}, {$ref: axis}, -1, 1, 5]}
 """ + "".join(
     [

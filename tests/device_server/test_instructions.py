@@ -105,6 +105,21 @@ async def test_limits_hold_for_a_flight_too(client: Client) -> None:
         await client.ask("motor", "prepare", FlyMotorInfo(start_position=0, end_position=101, time_for_move=1))
 
 
+@pytest.mark.parametrize(
+    ("positions", "error"), [({"axis": [0, 6]}, LimitError), ({"axis": [0], "fixed": [1]}, ReadOnlyError)]
+)
+async def test_what_the_file_forbids_holds_for_a_burst_too(
+    client: Client, positions: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=r"axis: 6 is outside its limits, -5 to 5|fixed is read-only"):
+        await client.ask("burst", "prepare", {"positions": positions})
+    await client.ask("burst", "prepare", {"positions": {"axis": [0, 5], "motor": [0, 100]}, "detectors": ["det"]})
+    await client.ask("burst", "kickoff")
+    await client.ask("burst", "complete")
+    pages = await client.ask("burst", "collect_pages")
+    assert [page["data"]["motor"] for page in pages] == [[0, 100]]
+
+
 async def test_a_read_only_device_is_read_and_not_set(client: Client) -> None:
     assert await client.ask("fixed", "get") == 1.5
     with pytest.raises(ReadOnlyError, match="fixed is read-only"):

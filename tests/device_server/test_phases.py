@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from bec_bluesky.errors import RefusedError
+from tests.device_server import odd_devices
 from tests.device_server.device_server_harness import Client, until
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -63,6 +64,7 @@ async def test_a_device_that_cannot_be_read_does_not_hide_the_others(client: Cli
 
 @pytest.mark.parametrize("way", ["give_up", "client_lost", "stop_all"])
 async def test_what_is_given_up_triggers_nothing_though_the_move_ends_well(client: Client, way: str) -> None:
+    odd_devices.let_go.set()  # or one of the devices never stops
     move, later = client.op("slow", "set", 5.0), client.op("lingering", "trigger")
     await client.send(move, client.op("", "then"), later)
     await until(lambda: client.of(move.id, "progress"), "a motor that moves")

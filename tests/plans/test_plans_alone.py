@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.run_engine import call_in_bluesky_event_loop
@@ -10,6 +11,8 @@ from ophyd.sim import SynAxis, SynGauss
 from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider
 from ophyd_async.sim import PatternGenerator, SimBlobDetector, SimMotor
 
+from devices.burst import Burst
+from plans.burst import burst_scan
 from plans.fly import fly_scan
 from plans.scans import grid, line_scan, time_scan
 from tests.plans.conftest import Documents, events
@@ -46,6 +49,18 @@ def test_a_grid_goes_back_and_forth(RE: RunEngine, documents: Documents) -> None
         (1, 0),
     ]
     assert documents[0][1]["shape"] == (2, 3)
+
+
+def test_points_of_one_instruction_are_done_by_bluesky_where_there_is_no_device_server(
+    RE: RunEngine, documents: Documents
+) -> None:
+    x, y = SynAxis(name="x"), SynAxis(name="y")
+    RE(grid([x], y, 0, 1, 2, x, 0, 2, 3, one_instruction=True))
+    assert len(events(documents)) == 6
+    RE(line_scan([x], y, 0, 1, 2, one_instruction=True))
+    assert [event["y"] for event in events(documents)][6:] == [0, 1]
+    with pytest.raises(ValueError, match="leave out one_instruction"):
+        RE(line_scan([x], y, 0, 1, 2, settle=0.1, one_instruction=True))
 
 
 def test_a_grid_of_half_an_axis_is_refused(RE: RunEngine) -> None:
@@ -102,3 +117,24 @@ def test_a_fly_scan_without_a_motor_only_takes_frames(RE: RunEngine, documents: 
     call_in_bluesky_event_loop(_connected(detector))
     RE(fly_scan([detector], 5, 0.02))
     assert _stop(documents)["num_events"] == {"primary": 5}
+
+
+def test_a_burst_takes_the_points_by_itself(RE: RunEngine, documents: Documents) -> None:
+    x, motor = SynAxis(name="x"), SimMotor("motor")
+    detector = SynGauss("det", x, "x", center=0, Imax=1, sigma=1)
+    burst = Burst([x, motor], [detector], name="burst")
+    call_in_bluesky_event_loop(_connected(motor, burst))
+    for axis in (x, motor):
+        documents.clear()
+        RE(burst_scan(burst, [detector], axis, -1, 1, 101))
+        pages = [document for name, document in documents if name == "event_page"]
+        assert [number for page in pages for number in page["seq_num"]] == list(range(1, 102))
+        assert [at for page in pages for at in page["data"][axis.name]] == np.linspace(-1, 1, 101).tolist()
+        assert documents[0][1]["hints"]["dimensions"] == [([axis.name], "primary")]
+        assert _stop(documents)["num_events"] == {"primary": 101}
+
+
+def test_a_burst_of_what_writes_files_is_refused(tmp_path: Path) -> None:
+    provider = StaticPathProvider(UUIDFilenameProvider(), tmp_path)
+    with pytest.raises(TypeError, match="blob writes files"):
+        Burst([], [SimBlobDetector(provider, PatternGenerator(), name="blob")])

@@ -18,6 +18,8 @@ from ophyd_async.core import (
 )
 from ophyd_async.sim import SimBlobDetector, SimMotor
 
+from devices.burst import Burst
+
 
 class Mode(StrictEnum):
     """Values of the soft enumeration signal."""
@@ -133,6 +135,10 @@ def flyer(name: str, detector: Any, motor: Any) -> MockFlyer:
     return MockFlyer(name, detector, motor, -1, 1, 5)
 
 
+def burst(name: str, motor: Any, slow: Any, temperature: Any, det: Any, counter: Any, broken: Any) -> Burst:
+    return Burst([motor, slow, temperature], [det, counter, broken, temperature], most_points=40, name=name)
+
+
 TABLE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "motor": (SynAxis, {}),
     "motor2": (SynAxis, {}),
@@ -154,6 +160,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "blob": (blob, {"directory": "%files"}),
     "blob2": (blob, {"directory": "%files2"}),
     "flyer": (flyer, {"detector": "$det", "motor": "$motor"}),
+    "burst": (burst, {name: f"${name}" for name in ("motor", "slow", "temperature", "det", "counter", "broken")}),
 }
 """{name: (factory, keywords)}; `$` refers to a device, `%files` to a directory of its own."""
 

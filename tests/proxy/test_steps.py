@@ -14,7 +14,7 @@ from bluesky.suspenders import SuspendBoolHigh
 from bluesky.utils import Msg
 
 from bec_bluesky.proxy import DeviceLink
-from plans.steps import one_instruction_shot, one_instruction_step
+from plans.one_instruction import one_instruction_shot, one_instruction_step
 from tests.proxy.conftest import DEADLINE, Bench, Outcome
 
 Devices = Mapping[str, Any]

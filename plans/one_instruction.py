@@ -22,14 +22,24 @@ from bluesky.utils import Msg, MsgGenerator, all_safe_rewind, separate_devices, 
 __all__ = ["one_instruction_shot", "one_instruction_step"]
 
 
+# plain functions, not generator functions: those in `__all__` are offered as plans, which these are not
+
+
 def one_instruction_step(
     detectors: Sequence[Readable], step: Mapping[Movable, Any], pos_cache: dict[Movable, Any]
 ) -> MsgGenerator[None]:
     """Move to a point, trigger and read there, in one instruction if that is possible; for `per_step`."""
     devices = _steppable([*detectors, *step])
-    if not devices:
-        yield from bps.one_nd_step(detectors, step, pos_cache)
-        return
+    return _point(devices, step, pos_cache) if devices else bps.one_nd_step(detectors, step, pos_cache)
+
+
+def one_instruction_shot(detectors: Sequence[Readable]) -> MsgGenerator[None]:
+    """Trigger and read, in one instruction if that is possible; for `per_shot`."""
+    devices = _steppable(detectors)
+    return _point(devices, {}, {}) if devices else bps.one_shot(detectors)
+
+
+def _point(devices: Sequence[Any], step: Mapping[Any, Any], pos_cache: dict[Any, Any]) -> MsgGenerator[None]:
     yield Msg("checkpoint")
     group = short_uid("set")
     for motor, position in step.items():
@@ -37,16 +47,6 @@ def one_instruction_step(
             yield Msg("set", motor, position, group=group)
             pos_cache[motor] = position
     yield Msg("remote_step", None, *devices, group=group, name="primary")
-
-
-def one_instruction_shot(detectors: Sequence[Readable]) -> MsgGenerator[None]:
-    """Trigger and read, in one instruction if that is possible; for `per_shot`."""
-    devices = _steppable(detectors)
-    if not devices:
-        yield from bps.one_shot(detectors)
-        return
-    yield Msg("checkpoint")
-    yield Msg("remote_step", None, *devices, group=short_uid("set"), name="primary")
 
 
 def _steppable(devices: Sequence[Any]) -> list[Any]:
