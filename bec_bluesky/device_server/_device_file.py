@@ -82,6 +82,20 @@ class DeviceSpec(BaseModel):
     timeout: float = Field(default=5.0, gt=0, description="seconds to connect")
     fresh: bool = Field(default=False, description="read past the cache of a monitored signal (ophyd-async)")
     blocking: bool = Field(default=False, description="its methods take long: a thread of its own")
+    call_timeout: float | None = Field(
+        default=60.0,
+        gt=0,
+        description="seconds in which a call (read, describe, the start of a move) must return; none: no limit, "
+        "as for `blocking` devices",
+    )
+    done_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="seconds in which what was started (set, trigger, complete) must be done; none: no limit",
+    )
+    on_client_lost: Literal["stop", "continue"] = Field(
+        default="stop", description="what to do with what a client moved or staged that died meanwhile"
+    )
     needs: list[str] = Field(default_factory=list, description="devices that must be built before it")
     server: str = Field(
         default="main",

@@ -56,6 +56,10 @@ class Monitors:
         if device is not None:
             device.clear_sub(heard)
 
+    def clients(self) -> set[str]:
+        """Give the clients that monitor something."""
+        return {client for client, _ in self._kept}
+
     def remove_all(self, client: str) -> None:
         """End all subscriptions of a client."""
         for owner, number in list(self._kept):

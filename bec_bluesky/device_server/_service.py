@@ -13,6 +13,7 @@ from bec_bluesky.channels import BEATS, DEVICE_CHANGES, DEVICES, INSTRUCTIONS, R
 from bec_bluesky.device_server._answers import Outbox
 from bec_bluesky.device_server._content import read
 from bec_bluesky.device_server._execute import IN_ORDER, Executor
+from bec_bluesky.device_server._presence import Presence
 from bec_bluesky.device_server._readbacks import Readbacks
 from bec_bluesky.device_server._registry import RETRY_PERIOD, Entry, Registry
 from bec_bluesky.device_server._seen import Seen
@@ -81,6 +82,9 @@ class DeviceServer(Service):
         self.spawn(self._send_beats(), "beats")
         self.spawn(self._readbacks.run(), "readbacks")
         self.spawn(self._try_again(building), "try again")
+        stopping, outbox = self._executor.stopping, self._outbox
+        presence = Presence(self.settings.beamline, lambda: outbox.wire, stopping.clients, self._lose_client)
+        self.spawn(presence.run(), "presence of clients")
         self._say_how_many()
 
     async def finish(self) -> None:
@@ -137,6 +141,12 @@ class DeviceServer(Service):
         while not self._is_ending:  # connecting may swallow a cancellation, as reading may
             await asyncio.sleep(RETRY_PERIOD)
             await self._registry.build_failed()
+
+    async def _lose_client(self, client: str) -> None:
+        assert self._executor is not None
+        failures = await self._executor.stopping.lose_client(client)
+        for path, why in failures.items():
+            await self.alarm(f"{path} was moved by a client that is gone, and could not be stopped: {why}")
 
     # ── instructions ──
 

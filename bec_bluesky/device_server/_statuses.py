@@ -30,6 +30,8 @@ class Running:
     status: Any
     told: float = 0.0
     """Loop time of the last progress report."""
+    is_orphaned: bool = False
+    """Whether its client is known to be gone."""
 
 
 class Statuses:
@@ -55,6 +57,11 @@ class Statuses:
         """Give the names of the devices on which something is under way."""
         return {running.found.entry.name for running in self.running}
 
+    def clients(self) -> set[str]:
+        """Give the clients that have started, staged or kicked off something which has not ended."""
+        waiting = {each.batch.client for each in self.running if not each.is_orphaned}
+        return waiting | set(self.staged.values()) | set(self.flying.values())
+
     def started(self, client: str, op: Op) -> None:
         """Note whose devices are staged or fly, from the first moment on."""
         if op.verb == "stage":
@@ -66,6 +73,20 @@ class Statuses:
             self.flying[op.device] = client
         elif op.verb == "complete":
             self.flying.pop(op.device, None)
+
+    def take_flying(self, client: str) -> list[str]:
+        """Forget what a client let fly; give the paths."""
+        found = [path for path, owner in self.flying.items() if owner == client]
+        for path in found:
+            del self.flying[path]
+        return found
+
+    def take_staged(self, client: str) -> list[str]:
+        """Forget what a client staged; give the paths."""
+        found = [path for path, owner in self.staged.items() if owner == client]
+        for path in found:
+            del self.staged[path]
+        return found
 
     def follow(self, batch: Batch, op: Op, found: Found, status: Any) -> None:
         """Answer with the end of a status, and with its progress if it takes long."""

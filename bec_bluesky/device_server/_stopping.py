@@ -20,6 +20,8 @@ __all__ = ["Stopping"]
 _log = logger(__name__)
 _LONGEST_STOP = 1.0
 """Seconds in which a device must have confirmed that it stopped."""
+_NOBODY = ""
+"""Client of what is cleaned up after a lost one."""
 _MOST_TOKENS = 4096
 _MOVING_VERBS = frozenset({"set", "put", "prepare", "trigger", "stage", "kickoff", "configure"})
 """What a plan may no longer do after a panic stop; `complete`, `unstage` and `stop` are its clean-up."""
@@ -71,25 +73,37 @@ class Stopping:
                 "panic_stop",
             )
 
+    def clients(self) -> set[str]:
+        """Give the clients that would leave something behind."""
+        return (self._statuses.clients() | self._monitors.clients()) - {_NOBODY}
+
     async def lose_client(self, client: str) -> dict[str, str]:
-        """Stop what a client moved, unstage what it staged, end its subscriptions; give {path: what went wrong}."""
+        """Stop what a client moved, unstage what it staged, end its subscriptions; give {path: what went wrong}.
+
+        What has `on_client_lost: continue` goes on moving, and stays staged.
+        """
         self._monitors.remove_all(client)
         self._steps.give_up(client)
-        moving = {each.op.device for each in self._statuses.running if each.batch.client == client}
-        flying = [path for path, owner in self._statuses.flying.items() if owner == client]
-        moving.update(flying)
-        stoppable = [path for path in moving if self._can_stop(path)]
+        mine = [each for each in self._statuses.running if each.batch.client == client and not each.is_orphaned]
+        flying = self._statuses.take_flying(client)
+        staged = [path for path in self._statuses.take_staged(client) if self._is_to_stop(path)]
+        for running in mine:
+            running.is_orphaned = True
+        moving = dict.fromkeys([each.op.device for each in mine] + flying)
+        stoppable = [path for path in moving if self._is_to_stop(path) and self._can_stop(path)]
         failures = await self._stop_paths(stoppable)
         for path in flying:
-            self._statuses.flying.pop(path, None)
             if path in stoppable:
                 self._end_flight(path)
-        staged = [path for path, owner in self._statuses.staged.items() if owner == client]
         for path in reversed(staged):
-            self._execute(Instruction(client, "", [Op(0, path, "unstage")]))
+            self._execute(Instruction(_NOBODY, "", [Op(0, path, "unstage")]))
         if stoppable or staged:
             _log.warning("client %s is gone: stopped %s, unstaged %s", client, stoppable, staged)
         return failures
+
+    def _is_to_stop(self, path: str) -> bool:
+        entry = self._registry.entries.get(path.partition(".")[0])
+        return entry is not None and entry.spec.on_client_lost == "stop"
 
     def _end_flight(self, path: str) -> None:
         """Take notice of the end of a flight that nobody will `complete`, or asyncio complains of its error."""

@@ -17,6 +17,7 @@ sig: {class: "ophyd:Signal", kwargs: {value: 1.0}}
 motor: {class: "ophyd_async.sim:SimMotor", limits: {low: -100, high: 100}}
 slow: {class: "ophyd_async.sim:SimMotor", kwargs: {instant: false}, set: {velocity: 1.0, acceleration_time: 0.1}}
 slow2: {class: "ophyd_async.sim:SimMotor", kwargs: {instant: false}}
+steady: {class: "ophyd_async.sim:SimMotor", kwargs: {instant: false}, on_client_lost: continue}
 soft: {class: "ophyd_async.core:soft_signal_rw", args: [{$type: float}, 1.5], kwargs: {units: K}}
 fixed: {class: "ophyd_async.core:soft_signal_rw", args: [{$type: float}, 1.5], read_only: true}
 fresh: {class: "ophyd_async.core:soft_signal_rw", args: [{$type: float}, 1.5], fresh: true}

@@ -131,6 +131,26 @@ async def test_of_a_lost_client_moves_end_stages_and_subscriptions_go(client: Cl
         other.close()
 
 
+async def test_a_client_that_dies_without_a_word_is_noticed(client: Client, server: DeviceServer) -> None:
+    """Nobody says `client_lost`: its connection to Redis is gone, as that of a killed process."""
+    other = Client(server.bus, "other")
+    await other.connect()
+    await other.ask("blob", "stage")
+    for device in ("slow", "steady"):
+        number = await other.start(device, "set", 50.0)
+        await until(lambda number=number: other.of(number, "progress"), "progress")
+    kept = await client.start("slow2", "set", 50.0)
+    await other.start("soft", "subscribe")
+    other.close()
+    assert server._executor is not None
+    statuses = server._executor.statuses
+    await until(lambda: not statuses.staged and statuses.moving() == {"slow2", "steady"}, "the end of what it did")
+    assert client.of(kept, "done", "failed") == []
+    assert server._executor.monitors.clients() == set()
+    assert await client.ask("", "stop_all") == {}
+    await until(lambda: not statuses.moving(), "the end of all moves")
+
+
 async def test_a_flight_of_a_lost_client_is_stopped(client: Client, server: DeviceServer) -> None:
     other = Client(server.bus, "other")
     await other.connect()
