@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any, Self
 
 from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Caller
-from bec_bluesky.channels import ALARMS, DEVICES, FILES, PLANS, READBACKS, RESULTS, RUNS, SCAN_STATUS, SERVICES, Channel
+from bec_bluesky.channels import ALARMS, DEVICES, FILES, PLANS, RESULTS, RUNS, SCAN_STATUS, SERVICES, Channel
+from bec_bluesky.client._device_door import DeviceDoor, open_device_door
 from bec_bluesky.client._devices import Devices
 from bec_bluesky.client._follow import Event, Follow, Place, Settled
 from bec_bluesky.client._loop import Elements, LoopThread
@@ -18,7 +20,7 @@ from bec_bluesky.client._queue import QueueDoor
 from bec_bluesky.client._watch import run_and_watch
 from bec_bluesky.errors import BusError, NoReplyError, RefusedError
 from bec_bluesky.messages.common import Alarm, Heartbeat
-from bec_bluesky.messages.devices import DeviceInfo, Readback
+from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, RunOpened
 from bec_bluesky.messages.queue import ControlRun, GetStatus, PlanInfo, RequestBody, ScanServerStatus
 from bec_bluesky.proxy import StopReport, stop_all
@@ -61,6 +63,8 @@ class Client:
         self._exits = contextlib.AsyncExitStack()
         self._bus: Bus | None = None
         self._caller: Caller | None = None
+        self._door: DeviceDoor | None = None
+        self._dev_lock = threading.Lock()
         self.queue = QueueDoor(self)
         self.run = Plans(lambda: self.plans, lambda plan, args, kwargs: run_and_watch(self, plan, args, kwargs))
 
@@ -88,7 +92,9 @@ class Client:
         if self._loop.is_running:
             self._loop.call(self._exits.aclose())
             self._loop.stop()
-        self._bus = self._caller = None
+        if self._door is not None:
+            self._door.close()
+        self._bus = self._caller = self._door = None
 
     def __enter__(self) -> Self:
         if not self._loop.is_running:
@@ -186,11 +192,14 @@ class Client:
 
     @property
     def dev(self) -> Devices:
-        """The devices as attributes, to pass to plans and to read."""
-        return Devices(self.devices, self._readback)
+        """The devices as attributes: to read, to move, to watch, and to pass to plans. Print it for a table."""
+        with self._dev_lock:
+            if self._door is None:
+                self._door = self._loop.call(self._open_door())
+            return Devices(self._door)
 
-    def _readback(self, info: DeviceInfo) -> Readback | None:
-        return self._loop.call(self.bus.field(READBACKS, info.path, server=info.server))
+    async def _open_door(self) -> DeviceDoor:
+        return await self._exits.enter_async_context(open_device_door(self._loop, self.bus))
 
     @property
     def services(self) -> dict[str, Heartbeat]:

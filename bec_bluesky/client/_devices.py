@@ -1,57 +1,37 @@
-"""Devices as the client sees them: what they are and their latest readings."""
+"""The devices of the beamline by name: `bl.dev`."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from bec_bluesky.errors import UnknownDeviceError
-from bec_bluesky.messages.devices import DeviceInfo, Readback
+from bec_bluesky.client._device import Device
+from bec_bluesky.client._device_text import row_of, table_of
+from bec_bluesky.errors import RefusedError, UnknownDeviceError
+from bec_bluesky.messages.devices import DeviceInfo
 
-__all__ = ["Device", "Devices", "plain"]
+if TYPE_CHECKING:
+    from bec_bluesky.client._device_door import DeviceDoor
 
-ReadReadback = Callable[[DeviceInfo], Readback | None]
-
-
-class Device:
-    """A device by its name; plans take it as an argument."""
-
-    def __init__(self, info: DeviceInfo, read: ReadReadback) -> None:
-        self.info = info
-        self._read = read
-
-    @property
-    def name(self) -> str:
-        return self.info.path
-
-    def read(self) -> dict[str, Any]:
-        """Give the latest reading that the device server published: {key: {value, timestamp, …}}."""
-        readback = self._read(self.info)
-        return {} if readback is None else readback.reading
-
-    def __repr__(self) -> str:
-        limits = "" if self.info.limits is None else f", limits {self.info.limits[0]:g} to {self.info.limits[1]:g}"
-        units = self.info.properties.get("egu")
-        state = self.info.state + (f": {self.info.reason}" if self.info.reason else "")
-        return f"<{self.name}: {self.info.device_class}{limits}{f' {units}' if units else ''}; {state}>"
+__all__ = ["Devices", "is_chosen"]
 
 
 class Devices(Mapping[str, Device]):
-    """Devices by name, also as attributes (`bl.dev.samx`)."""
+    """Devices by name, also as attributes (`bl.dev.samx`); parts by dotted path too (`bl.dev["samx.velocity"]`)."""
 
-    def __init__(self, infos: Mapping[str, DeviceInfo], read: ReadReadback) -> None:
-        self._infos = infos
-        self._read = read
+    def __init__(self, door: "DeviceDoor") -> None:
+        self._door = door
 
-    def __getitem__(self, name: str) -> Device:
-        try:
-            return Device(self._infos[name], self._read)
-        except KeyError:
-            raise UnknownDeviceError(name, self._infos) from None
+    def __getitem__(self, path: str) -> Device:
+        self._door.link.directory.info(path)
+        return self._door.device(path)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._infos))
+        return iter(sorted(self._door.link.directory.names()))
 
     def __len__(self) -> int:
-        return len(self._infos)
+        return len(self._door.link.directory.names())
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._door.link.devices
 
     def __getattr__(self, name: str) -> Device:
         if name.startswith("_"):
@@ -62,21 +42,52 @@ class Devices(Mapping[str, Device]):
             raise AttributeError(str(error)) from None
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *(name for name in self._infos if name.isidentifier())]
+        return [*super().__dir__(), *(name for name in self if name.isidentifier())]
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
+    def select(
+        self,
+        *,
+        label: str | None = None,
+        state: str | None = None,
+        readout: str | None = None,
+        server: str | None = None,
+    ) -> list[Device]:
+        """Give the devices that have all of what is asked: a label, a state, a readout priority, a server."""
+        return [
+            device
+            for device in self.values()
+            if is_chosen(device.info, device.state, label=label, state=state, readout=readout, server=server)
+        ]
 
     def __repr__(self) -> str:
-        return "\n".join(repr(device) for device in self.values()) or "no devices"
+        devices = list(self.values())
+        readbacks = self._door.published()
+        holders = self._door.holders()
+        rows = [
+            row_of(info, readbacks.get(device.path), device.state, device.reason, holders.get(device.path))
+            for device in devices
+            if (info := _info_of(device)) is not None
+        ]
+        return table_of(rows) if rows else "no devices"
 
 
-def plain(value: Any) -> Any:
-    """Replace devices in arguments by their names: ours, and any object with a `name` that can be read or set."""
-    if isinstance(value, Mapping):
-        items: Mapping[Any, Any] = value
-        return {str(key): plain(each) for key, each in items.items()}
-    if isinstance(value, list | tuple | set):
-        elements: list[Any] = list(value)  # pyright: ignore[reportUnknownArgumentType]  # any kind
-        return [plain(each) for each in elements]
-    name = getattr(value, "name", None)
-    if isinstance(name, str) and any(callable(getattr(value, verb, None)) for verb in ("read", "set", "trigger")):
-        return name
-    return value
+def _info_of(device: Device) -> DeviceInfo | None:
+    try:
+        return device.info
+    except RefusedError:  # it went away meanwhile
+        return None
+
+
+def is_chosen(
+    info: DeviceInfo, now: str, *, label: str | None, state: str | None, readout: str | None, server: str | None
+) -> bool:
+    """Whether a device in the state `now` has all of what is asked; None asks for nothing."""
+    return (
+        (label is None or label in info.labels)
+        and state in (None, now)
+        and readout in (None, info.readout)
+        and server in (None, info.server)
+    )

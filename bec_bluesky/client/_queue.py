@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bec_bluesky.client._devices import plain
+from bec_bluesky.client._arguments import plain
 from bec_bluesky.client._follow import Event, Place, Settled
 from bec_bluesky.client._loop import Elements
 from bec_bluesky.errors import NoReplyError

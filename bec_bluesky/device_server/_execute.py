@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,8 +30,10 @@ IN_ORDER = frozenset({THEN, GIVE_UP, "read_all"})
 
 _URGENT = frozenset({"stop"})
 """Verbs that wait for nothing: a device that blocks must still be stopped."""
+_VIEW = "view"
+"""Asks for the present reading and for publication of what changes, for some seconds."""
 _MONITOR_VERBS = frozenset({"subscribe", "clear_sub", "unsubscribe"})
-_VERBS = METHODS | _MONITOR_VERBS | {"get", "put", "locate"}
+_VERBS = METHODS | _MONITOR_VERBS | {"get", "put", "locate", _VIEW}
 _GENERATORS = frozenset({"collect", "collect_pages", "collect_asset_docs"})
 _POST_PERIOD = 0.002
 """Seconds after which results of a thread are answered though it has more to do."""
@@ -62,6 +64,8 @@ class Executor:
         self.reader = Reader(self._threads)
         self.monitors = Monitors(self._loop, outbox)
         self.steps = Steps(self._where, outbox.say, self._start_all)
+        self.view: Callable[[Found, float], Coroutine[Any, Any, Any]] = _not_viewed
+        """What `view` does; it waits for nothing that is under way."""
         self.stopping = Stopping(registry, self.statuses, self.monitors, self.steps, self.execute)
 
     # ── instructions ──
@@ -101,7 +105,9 @@ class Executor:
         guard(found, op, self._registry.entries)
         self.statuses.started(batch.client, op)
         entry = found.entry
-        if op.verb in _URGENT and found.layer != "ophyd-async":
+        if op.verb == _VIEW:
+            self._spawn(self._answer_with(batch, op, self.view(found, float(op.args[0]))))
+        elif op.verb in _URGENT and found.layer != "ophyd-async":
             self._spawn(self._run_in_thread(batch, [(op, found)], is_urgent=True))
         elif found.layer != "ophyd-async" and not entry.is_waiting:
             in_threads.setdefault(entry.name if entry.spec.blocking else "", []).append((op, found))
@@ -332,6 +338,10 @@ class Executor:
         self.stopping.close()
         for threads in (self._threads, *self._own_threads.values()):
             threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _not_viewed(found: Found, _: float) -> Any:
+    raise RefusedError(f"{found.path} cannot be viewed: this server publishes no readings", "not_viewed")
 
 
 async def _awaited(result: Any) -> Any:

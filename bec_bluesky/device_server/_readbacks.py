@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ophyd
@@ -17,7 +17,7 @@ from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._reading import Reader
 from bec_bluesky.device_server._registry import Entry, Found, Registry
 from bec_bluesky.device_server._statuses import Statuses
-from bec_bluesky.errors import BusError, DeviceDisconnected
+from bec_bluesky.errors import BusError, DeviceDisconnected, DeviceError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import encode
 from bec_bluesky.messages.devices import Readback
@@ -29,10 +29,12 @@ _PERIOD = 0.1
 """Seconds between two publications of a device that moves."""
 _IDLE_PERIOD = 2.0
 """Seconds between two looks at devices that nobody moves."""
+_VIEW_PERIOD = 0.2
+"""Seconds between two looks at devices that somebody views."""
 _LONGEST_READ = 1.0
 """Seconds."""
 _MOST_BYTES = 16_384
-"""Larger readings (images) are not published."""
+"""Of a larger reading, what is large (images) is not published."""
 _GONE = (TimeoutError, ConnectionError, DisconnectedError, NotConnectedError)
 """What reading a device raises whose control system does not answer."""
 
@@ -41,7 +43,9 @@ class Readbacks:
     """Reads what changed ten times a second, everything now and then, and publishes what is new.
 
     A device has changed when something ended on it, is under way on it, or, if it is of ophyd, when it says so. No
-    monitor is set up on ophyd-async: it would make a running scan's `read()` answer from a cache.
+    monitor is set up on ophyd-async: it would make a running scan's `read()` answer from a cache. What a person views
+    (`view`), parts of devices too, is looked at more often; parts go to the log only. Devices that block are not read
+    for this: what others read of them is published.
     """
 
     def __init__(
@@ -64,6 +68,10 @@ class Readbacks:
         self._met: dict[str, int] = {}
         """{device: its generation, once it is followed and its units are known}"""
         self._units: dict[str, dict[str, str]] = {}
+        self._viewed: dict[str, float] = {}
+        """{path: monotonic time until which it is viewed}"""
+        self._gone: set[str] = set()
+        """Parts whose control system does not answer."""
         self._something_changed = asyncio.Event()
         self._is_ending = False
 
@@ -85,6 +93,29 @@ class Readbacks:
         self._is_ending = True
         self._something_changed.set()
 
+    async def view(self, found: Found, seconds: float) -> Readback:
+        """Give what a device, or a part of one, reads now, and publish for so many seconds what changes.
+
+        Raises what reading it raises; one that blocks gives its last reading, empty if there is none.
+        """
+        path = found.path
+        self._viewed[path] = time.monotonic() + seconds
+        self._something_changed.set()
+        asked = time.time()
+        if found.entry.spec.blocking or found.entry.is_waiting:
+            reading = self._reader.taken.get(path, {})
+        else:
+            await self._meet_once(found)
+            (reading,) = await self._reader.read_many([found], timeout=_LONGEST_READ)
+            if isinstance(reading, BaseException):
+                raise reading
+        return Readback(device=path, time=asked, reading=_small(dict(reading)), units=self._units.get(path, {}))
+
+    def _viewed_now(self) -> list[str]:
+        now = time.monotonic()
+        self._viewed = {path: until for path, until in self._viewed.items() if until > now}
+        return list(self._viewed)
+
     async def run(self) -> None:
         """Publish until the end."""
         next_look = 0.0
@@ -92,6 +123,8 @@ class Readbacks:
             if time.monotonic() >= next_look:
                 self._changed |= {entry.name: entry for entry in self._registry.connected()}
                 next_look = time.monotonic() + _IDLE_PERIOD
+            viewed = {path.partition(".")[0] for path in self._viewed_now()}
+            self._changed |= {name: self._registry.entries[name] for name in viewed if name in self._registry.entries}
             changed, self._changed = self._changed, {}
             self._something_changed.clear()
             try:
@@ -101,7 +134,7 @@ class Readbacks:
             await asyncio.sleep(_PERIOD)
             self._changed |= {name: self._registry.entries[name] for name in self._statuses.moving()}
             if not self._changed:
-                await self._wait(next_look - time.monotonic())
+                await self._wait(_VIEW_PERIOD - _PERIOD if self._viewed else next_look - time.monotonic())
 
     async def _wait(self, longest: float) -> None:
         with contextlib.suppress(TimeoutError):  # time for a look at everything
@@ -111,54 +144,75 @@ class Readbacks:
     async def _publish(self, entries: list[Entry]) -> None:
         fresh: dict[str, Readback] = {}
         there: list[Found] = []
-        for entry in entries:
-            if entry.spec.blocking or not hasattr(entry.device, "read"):
-                continue
-            if getattr(entry.device, "connected", True):  # ophyd-async has none: there the reading tells
-                there.append(self._registry.find(entry.name))
+        for found in self._to_read(entries):
+            if found.entry.spec.blocking:
+                self._take(found, dict(self._reader.taken.get(found.path, {})), fresh)
+            elif getattr(found.device, "connected", True):  # ophyd-async has none: there the reading tells
+                there.append(found)
             else:
-                self._lost(entry, _silence(entry.device), fresh)
-                # the status of a move does not end without its IOC
-                self._statuses.fail(entry, DeviceDisconnected(f"{entry.name} was lost: {entry.reason}"))
+                self._lost(found, _silence(found.device), fresh)
+                if found.path == found.entry.name:  # the status of a move does not end without its IOC
+                    gone = DeviceDisconnected(f"{found.path} was lost: {found.entry.reason}")
+                    self._statuses.fail(found.entry, gone)
         for found, reading in zip(there, await self._reader.read_many(there, timeout=_LONGEST_READ), strict=True):
             if isinstance(reading, _GONE):
                 said = (
                     f"{type(reading).__name__}: {reading}" if str(reading) else f"no reading within {_LONGEST_READ:g} s"
                 )
-                self._lost(found.entry, said, fresh)
+                self._lost(found, said, fresh)
             elif not isinstance(reading, BaseException):  # other errors are for who wants the reading
                 await self._read(found, dict(reading), fresh)
-        await self._bus.put_fields(READBACKS, fresh, server=self._server)
+        devices = {path: readback for path, readback in fresh.items() if path in self._registry.entries}
+        await self._bus.put_fields(READBACKS, devices, server=self._server)
         for readback in fresh.values():
             await self._bus.append(READBACK_CHANGES, readback)
 
+    def _to_read(self, entries: Iterable[Entry]) -> Iterator[Found]:
+        """Give the devices, and those of their parts that are viewed."""
+        parts = [path for path in self._viewed if "." in path]
+        for entry in entries:
+            for path in (entry.name, *(part for part in parts if part.startswith(f"{entry.name}."))):
+                with contextlib.suppress(LookupError, DeviceError):  # another generation may lack a part
+                    found = self._registry.find(path)
+                    if hasattr(found.device, "read"):
+                        yield found
+
     async def _read(self, found: Found, reading: dict[str, Any], fresh: dict[str, Readback]) -> None:
-        entry = found.entry
-        if entry.state == "disconnected":
-            self._registry.mark(entry, "connected", "")
-            self._published.pop(entry.name, None)
-        if self._met.get(entry.name) != entry.generation:
-            self._met[entry.name] = entry.generation
-            await self._meet(found)
+        path, entry = found.path, found.entry
+        if path in self._gone or (path == entry.name and entry.state == "disconnected"):
+            self._gone.discard(path)
+            self._published.pop(path, None)
+            if path == entry.name:
+                self._registry.mark(entry, "connected", "")
+        await self._meet_once(found)
+        self._take(found, reading, fresh)
+
+    def _take(self, found: Found, reading: dict[str, Any], fresh: dict[str, Readback]) -> None:
+        path, reading = found.path, _small(reading)
         if not reading:
             return  # nothing to show: frames go to files
         data = encode(reading)
-        if data == self._published.get(entry.name) or len(data) > _MOST_BYTES:
+        if data == self._published.get(path):
             return
-        self._published[entry.name] = data
-        self._readings[entry.name] = reading
-        fresh[entry.name] = Readback(
-            device=entry.name, time=time.time(), reading=reading, units=self._units.get(entry.name, {})
-        )
+        self._published[path] = data
+        self._readings[path] = reading
+        fresh[path] = Readback(device=path, time=time.time(), reading=reading, units=self._units.get(path, {}))
 
-    def _lost(self, entry: Entry, reason: str, fresh: dict[str, Readback]) -> None:
-        if entry.state == "disconnected":
+    def _lost(self, found: Found, reason: str, fresh: dict[str, Readback]) -> None:
+        path, entry = found.path, found.entry
+        if path in self._gone or (path == entry.name and entry.state == "disconnected"):
             return
-        _log.warning("device %s is disconnected: %s", entry.name, reason, extra={"device": entry.name})
-        self._registry.mark(entry, "disconnected", reason)
-        fresh[entry.name] = Readback(
-            device=entry.name, time=time.time(), reading=self._readings.get(entry.name, {}), connected=False
-        )
+        if path == entry.name:
+            _log.warning("device %s is disconnected: %s", path, reason, extra={"device": path})
+            self._registry.mark(entry, "disconnected", reason)
+        else:
+            self._gone.add(path)
+        fresh[path] = Readback(device=path, time=time.time(), reading=self._readings.get(path, {}), connected=False)
+
+    async def _meet_once(self, found: Found) -> None:
+        if self._met.get(found.path) != found.entry.generation:
+            self._met[found.path] = found.entry.generation
+            await self._meet(found)
 
     async def _meet(self, found: Found) -> None:
         """Learn the units of a device, and have it say when it moves."""
@@ -167,7 +221,7 @@ class Readbacks:
             async with asyncio.timeout(_LONGEST_READ):
                 described = await self._reader.described(found)
             units = {key: str(entry["units"]) for key, entry in described.items() if entry.get("units")}
-            self._units[found.entry.name] = units
+            self._units[found.path] = units
         if isinstance(device, PositionerBase) or type(device) is ophyd.Signal:
 
             def changed(*_: Any, **__: Any) -> None:
@@ -182,3 +236,10 @@ def _silence(device: Any) -> str:
     first, *others = _layers.mute(device) or [device.name]
     more = f" and {len(others)} more PVs do" if others else " does"
     return f"{first}{more} not answer"
+
+
+def _small(reading: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is too large to be published."""
+    if len(encode(reading)) <= _MOST_BYTES:
+        return reading
+    return {key: entry for key, entry in reading.items() if len(encode(entry)) <= _MOST_BYTES // 16}

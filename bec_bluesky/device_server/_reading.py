@@ -20,6 +20,8 @@ class Reader:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self._good: dict[int, Any] = {}
+        self.taken: dict[str, Any] = {}
+        """{path: last reading} of devices that block: nobody reads those just to show them."""
 
     async def read(self, found: Found) -> Any:
         """Read a device of ophyd-async."""
@@ -40,7 +42,9 @@ class Reader:
         except Exception as error:  # noqa: BLE001  # the device file says what it means
             if entry.spec.on_failure != "retry":
                 return self._instead(entry, device, error)
-            return device.read()
+            reading = device.read()
+        if entry.spec.blocking:
+            self.taken[found.path] = reading
         return self._kept(entry, device, reading)
 
     async def described(self, found: Found) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class DeviceServer(Service):
             self.bus,
         )
         self._executor.statuses.on_change = self._readbacks.note
+        self._executor.view = self._readbacks.view
         await self._open_wire()  # before anybody is told that there are devices
         self._registry.on_change = self._note_change
         await self._publish_all()

@@ -30,9 +30,13 @@ def tell(
     )
 
 
-def raised(failure: Failure) -> BaseException:
-    """Make the exception again; its text names the device and the place where it happened."""
-    cls = _known_class(failure.kind)
+def raised(failure: Failure, *, may_import: bool = True) -> BaseException:
+    """Make the exception again; its text names the device and the place where it happened.
+
+    Without `may_import`, a class of a module that nobody imported yet becomes RemoteError: no code could catch it by
+    its name, and importing ophyd for an error would take seconds.
+    """
+    cls = _known_class(failure.kind, may_import=may_import)
     place = " on ".join(part for part in (failure.device, failure.where) if part)
     is_refusal = cls is not None and issubclass(cls, errors.RefusedError)  # a sentence for people, complete as it is
     text = f"{failure.text} [{place}]" if place and not is_refusal and place not in failure.text else failure.text
@@ -50,12 +54,14 @@ def raised(failure: Failure) -> BaseException:
     return error
 
 
-def _known_class(kind: str) -> type[BaseException] | None:
+def _known_class(kind: str, *, may_import: bool) -> type[BaseException] | None:
     module_name, _, name = kind.rpartition(".")
     if not module_name:
         cls = getattr(builtins, name, None)
     elif module_name.startswith(_TRUSTED):
         module = sys.modules.get(module_name)
+        if module is None and not may_import:
+            return None
         if module is None:
             try:
                 module = importlib.import_module(module_name)

@@ -7,8 +7,19 @@ bluesky or ophyd before it is needed: protocols are matched by attributes.
 
 from bec_bluesky.proxy._device import RemoteDevice
 from bec_bluesky.proxy._engine import prepare_engine
+from bec_bluesky.proxy._limits import limits_of
 from bec_bluesky.proxy._link import DeviceLink
 from bec_bluesky.proxy._panic import StopReport, stop_all
 from bec_bluesky.proxy._status import RemoteStatus
+from bec_bluesky.proxy._subscription import value_of
 
-__all__ = ["DeviceLink", "RemoteDevice", "RemoteStatus", "StopReport", "prepare_engine", "stop_all"]
+__all__ = [
+    "DeviceLink",
+    "RemoteDevice",
+    "RemoteStatus",
+    "StopReport",
+    "limits_of",
+    "prepare_engine",
+    "stop_all",
+    "value_of",
+]

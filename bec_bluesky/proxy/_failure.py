@@ -16,9 +16,9 @@ def is_failure(payload: Any) -> bool:
     return isinstance(payload, dict) and payload.get("type") == "failure" and "kind" in payload
 
 
-def error_from(payload: Any) -> BaseException:
+def error_from(payload: Any, *, may_import: bool = True) -> BaseException:
     """Make the exception that a `failed` answer tells."""
-    return raised(msgspec.convert(payload, Failure))
+    return raised(msgspec.convert(payload, Failure), may_import=may_import)
 
 
 def was_in_call(payload: Any) -> bool:

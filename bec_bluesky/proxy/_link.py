@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import threading
 import time
 import uuid
@@ -17,6 +18,7 @@ from bec_bluesky.proxy._blocking import BlockingCaller
 from bec_bluesky.proxy._connection import Connection
 from bec_bluesky.proxy._device import RemoteDevice
 from bec_bluesky.proxy._directory import Devices, Directory
+from bec_bluesky.proxy._failure import error_from
 from bec_bluesky.proxy._operations import Operations, ServerState, Waiter
 from bec_bluesky.proxy._panic import StopReport, stop_all
 from bec_bluesky.proxy._reply import QuietReply, Reply
@@ -40,11 +42,14 @@ class DeviceLink:
     way when a server dies, restarts or hangs fails with DeviceServerLost within about a second; nothing is sent again.
     """
 
-    def __init__(self, address: Address, beamline: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, address: Address, beamline: str, loop: asyncio.AbstractEventLoop, *, is_light: bool = False
+    ) -> None:
         self.address = address
         self.beamline = beamline
         self.client = uuid.uuid4().hex
         self.loop = loop
+        self.make_error = functools.partial(error_from, may_import=not is_light)
         self.directory = Directory(self)
         self.devices: Mapping[str, RemoteDevice] = Devices(self.directory)
         """Top-level devices by name; `devices["samx.velocity"]` works too."""
@@ -63,14 +68,22 @@ class DeviceLink:
 
     @classmethod
     async def connect(
-        cls, address: Address | str, beamline: str, *, loop: asyncio.AbstractEventLoop | None = None
+        cls,
+        address: Address | str,
+        beamline: str,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        is_light: bool = False,
     ) -> Self:
         """Connect in `loop`, which may run in another thread (a RunEngine's); raises BusError if there is no Redis.
 
-        No device server has to be there: devices appear when they are announced.
+        No device server has to be there: devices appear when they are announced. A light link never imports a library
+        for the sake of an error: what is of a class that nobody here imported comes as RemoteError.
         """
         running = asyncio.get_running_loop()
-        link = cls(parse(address) if isinstance(address, str) else address, beamline, loop or running)
+        link = cls(
+            parse(address) if isinstance(address, str) else address, beamline, loop or running, is_light=is_light
+        )
         await link._in_loop(link._open())
         return link
 
@@ -131,10 +144,10 @@ class DeviceLink:
         """
         if self.is_in_loop_thread:
             future: asyncio.Future[Any] = self.loop.create_future()
-            self.submit(path, verb, args, kwargs, Reply(future))
+            self.submit(path, verb, args, kwargs, Reply(future, self.make_error))
             return future
         promise: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self.submit(path, verb, args, kwargs, Reply(promise))
+        self.submit(path, verb, args, kwargs, Reply(promise, self.make_error))
         try:
             return asyncio.wrap_future(promise, loop=asyncio.get_running_loop())
         except RuntimeError:
@@ -151,7 +164,7 @@ class DeviceLink:
                 self.operations.read_ahead.note(0, verb)
             return self._blocking.ask(self._server_of(path), path, verb, args, kwargs, min(timeout, 1.0))
         promise: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self.submit(path, verb, args, kwargs, Reply(promise))
+        self.submit(path, verb, args, kwargs, Reply(promise, self.make_error))
         try:
             return promise.result(timeout)
         except concurrent.futures.TimeoutError:
@@ -239,6 +252,11 @@ class DeviceLink:
             subscription.operation = 0
 
     # ── servers, in the loop ──
+
+    def is_heard(self, server: str) -> bool:
+        """Whether a server gave a sign of life just now."""
+        state = self._servers.get(server)
+        return self.operations.wire is not None and state is not None and self.loop.time() - state.heard < _LOST_AFTER
 
     def server(self, name: str) -> ServerState:
         """Give what is known of a server."""

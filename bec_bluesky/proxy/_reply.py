@@ -1,5 +1,6 @@
 """Futures of asyncio and of `concurrent.futures` as waiters for one result."""
 
+from collections.abc import Callable
 from typing import Any
 
 from bec_bluesky.errors import DeviceServerLost
@@ -14,15 +15,16 @@ _log = logger(__name__)
 class Reply:
     """Sets a future to the result of an operation."""
 
-    def __init__(self, future: Any) -> None:
+    def __init__(self, future: Any, make_error: Callable[[Any], BaseException] = error_from) -> None:
         self._future = future
+        self._make_error = make_error
 
     def take(self, code: str, payload: Any) -> bool:
         """Take an answer; give whether it was the last one."""
         if code == "progress":
             return False
         if code == "failed":
-            self.fail(error_from(payload))
+            self.fail(self._make_error(payload))
         elif not self._future.done():
             self._future.set_result(payload if code == "result" else None)
         return True

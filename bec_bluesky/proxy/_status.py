@@ -11,7 +11,7 @@ import msgspec
 from bec_bluesky.errors import DeviceServerLost, DeviceTimeout
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import Completion
-from bec_bluesky.proxy._failure import error_from, was_in_call
+from bec_bluesky.proxy._failure import was_in_call
 
 if TYPE_CHECKING:
     from bec_bluesky.proxy._device import RemoteDevice
@@ -136,7 +136,7 @@ class RemoteStatus:
             return False
         if code == "failed":
             self.was_refused = was_in_call(payload)
-            self.fail(error_from(payload))
+            self.fail(self._link.make_error(payload))
         else:
             if code == "done" and payload is not None:
                 self.device._complete(msgspec.convert(payload, Completion))

@@ -13,11 +13,10 @@ import pytest
 
 from bec_bluesky import connect
 from bec_bluesky.client import Client
-from bec_bluesky.client._devices import Device, Devices, plain
+from bec_bluesky.client._arguments import plain
 from bec_bluesky.client._loop import LoopThread
 from bec_bluesky.client._plans import PlanCall, Plans
-from bec_bluesky.errors import BusError, NoReplyError, RefusedError, UnknownDeviceError, UnknownPlanError
-from bec_bluesky.messages.devices import DeviceInfo
+from bec_bluesky.errors import BusError, NoReplyError, RefusedError, UnknownPlanError
 from bec_bluesky.messages.queue import Parameter, PlanInfo, QueueItem
 from bec_bluesky.settings import Settings
 
@@ -99,16 +98,9 @@ def test_calling_a_plan_runs_it_with_what_was_given() -> None:
     assert called == [("scan", (["det"], "samx", -1, 1), {"num": 3})]
 
 
-def test_devices_are_found_by_name_and_go_into_arguments_by_name() -> None:
-    info = DeviceInfo(name="samx", path="samx", server="s", state="connected", limits=(-5.0, 5.0))
-    devices = Devices({"samx": info}, lambda info: None)
-    assert "samx" in dir(devices)
-    assert "limits -5 to 5" in repr(devices.samx)
-    assert plain([[devices.samx, "det"], {"a": (devices["samx"], 1)}]) == [["samx", "det"], {"a": ["samx", 1]}]
+def test_what_is_no_device_stays_as_it_is_in_arguments() -> None:
     assert plain(Path("/data/x.h5")) == Path("/data/x.h5")
-    assert isinstance(devices.samx, Device)
-    with pytest.raises(UnknownDeviceError, match="did you mean 'samx'"):
-        devices["samy"]
+    assert plain({"a": (1, [2.5, "samx"])}) == {"a": [1, [2.5, "samx"]]}
 
 
 def test_an_interrupt_while_waiting_for_an_element_loses_none(loop: LoopThread) -> None:
