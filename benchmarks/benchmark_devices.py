@@ -37,6 +37,11 @@ def build(number: int) -> dict[str, Any]:
     return devices
 
 
+def names(number: int) -> list[str]:
+    """Give the names of the devices."""
+    return [f"{layer}_{name}" for layer in "oa" for name in ("motor", *(f"det{index}" for index in range(number)))]
+
+
 def device_file(number: int) -> str:
     """Write the same devices as a device file."""
     lines = [

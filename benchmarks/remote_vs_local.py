@@ -1,136 +1,159 @@
-"""Points a second of the same plans with devices in process and in a device server, both with a stock RunEngine.
+"""Points a second of ordinary plans: the stock RunEngine with devices in process, against the whole remote chain.
 
-    python benchmarks/remote_vs_local.py [--points 200] [--repeats 3] [--devices 1 5 20]
+    python benchmarks/remote_vs_local.py [--plans count scan] [--layers ophyd ophyd-async] [--devices 1 5 20]
+                                         [--points 200] [--repeats 5] [--accelerations all] [--no-read-ahead]
 
-The best of the repeats is shown, which alternate between the two sides, so that a noisy machine disturbs both.
+The remote side is the worker's RunEngine with proxies, a device server and Redis, each a process; its documents are on
+Redis when its time ends. The sides take turns, so that a noisy machine disturbs both, and the best of the repeats
+counts. Their documents must be the same. CPU is milliseconds a point of each process.
 """
 
 import argparse
-import asyncio
+import contextlib
+import itertools
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import redis
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import bluesky.plans as bp  # noqa: E402
-from bluesky import RunEngine  # noqa: E402
-from ophyd_async.core import Device as AsyncDevice  # noqa: E402
-
-from bec_bluesky.proxy import DeviceLink, prepare_engine  # noqa: E402
+from bec_bluesky.accelerations import chosen  # noqa: E402
 from bec_bluesky.settings import Settings  # noqa: E402
 from bec_bluesky.testing import private_system  # noqa: E402
 from benchmarks import benchmark_devices  # noqa: E402
+from benchmarks.benchmark_sides import Cell, Chain, Home, Side  # noqa: E402
 
-Devices = Mapping[str, Any]
-Plan = Callable[[Devices, str, int, int], Any]
+TARGETS = {"ophyd-async": 1.5, "ophyd": 1.0}
+"""Least ratio in each cell."""
+MEDIAN_TARGET = 2.0
+ROUND_TRIPS_TARGET = {"count": 1.1, "scan": 2.1}
+"""For each point after the first: 1 and 2, and some for a machine that does other things meanwhile."""
+HEADER = (
+    f"{'plan':6} {'layer':12} {'devices':>7} {'home/s':>8} {'remote/s':>9} {'ratio':>6} {'trips':>6}"
+    f"   CPU ms/point: {'home':>6} {'worker':>7} {'devices':>8} {'redis':>6}"
+)
 
 
-def count(devices: Devices, layer: str, number: int, points: int) -> Any:
-    return bp.count([devices[f"{layer}_det{index}"] for index in range(number)], points)
+@dataclass
+class Line:
+    """What was measured of a cell, over all repeats."""
+
+    cell: Cell
+    points: int
+    home: float = 0.0
+    """Points a second, the best."""
+    remote: float = 0.0
+    round_trips: float = 0.0
+    cpu: dict[str, float] = field(default_factory=dict)
+    """Seconds by process."""
+    total: int = 0
+
+    @property
+    def ratio(self) -> float:
+        return self.remote / self.home
+
+    def __str__(self) -> str:
+        cpu = {name: 1000 * seconds / self.total for name, seconds in self.cpu.items()}
+        return (
+            f"{self.cell.plan:6} {self.cell.layer:12} {self.cell.devices:7} {self.home:8.0f} {self.remote:9.0f} "
+            f"{self.ratio:6.2f} {self.round_trips:6.2f}                 "
+            f"{cpu['home']:6.2f} {cpu['worker']:7.2f} {cpu['devices']:8.2f} {cpu['redis']:6.2f}"
+        )
 
 
-def scan(devices: Devices, layer: str, number: int, points: int) -> Any:
-    detectors = [devices[f"{layer}_det{index}"] for index in range(number)]
-    return bp.scan(detectors, devices[f"{layer}_motor"], 0, 1, points)
-
-
-def make_engine(loop_policy: Any = None) -> RunEngine:
+def cpu_of(pid: int) -> float:
+    """Give the seconds of CPU that a process has used, where the system tells."""
     try:
-        import uvloop
-
-        loop = uvloop.new_event_loop()
-    except ImportError:
-        loop = asyncio.new_event_loop()
-    return RunEngine(loop=loop, context_managers=[])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def in_loop(RE: RunEngine, coroutine: Any) -> Any:
-    return asyncio.run_coroutine_threadsafe(coroutine, RE.loop).result(60.0)
-
-
-async def connected(devices: dict[str, Any]) -> dict[str, Any]:
-    for device in devices.values():
-        if isinstance(device, AsyncDevice):
-            await device.connect()
-    return devices
-
-
-def start_server(settings: Settings, number: int) -> tuple[subprocess.Popen[bytes], Path]:
+@contextlib.contextmanager
+def device_server(settings: Settings, number: int) -> Iterator[int]:
+    """Run a device server with the benchmark's devices while the block lasts; give its pid."""
     profile = settings.data_dir / "profile"
     (profile / "profile_collection").mkdir(parents=True)
     (profile / "profile_collection" / "devices.yaml").write_text(benchmark_devices.device_file(number))
     environment = os.environ | settings.with_(profile=profile).environment() | {"PYTHONPATH": str(ROOT)}
-    log = settings.data_dir / "server.log"
     command = [sys.executable, "-m", "bec_bluesky.device_server"]
-    with log.open("wb") as output:
-        return subprocess.Popen(command, env=environment, stdout=output, stderr=output), log
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(20.0)
 
 
-def wait_for_devices(link: DeviceLink, names: set[str], process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60.0
-    while not (names <= set(link.devices) and all(link.server(link.devices[n].info.server).epoch for n in names)):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the device server did not come up:\n{log.read_text()}")
-        time.sleep(0.05)
+def measure(line: Line, home: Side, chain: Side, pids: dict[str, int]) -> None:
+    """Run the cell once on each side."""
+    cell, points = line.cell, line.points
+    before = {name: cpu_of(pid) for name, pid in pids.items()}
+    at_home, remotely = home.run(cell, points), chain.run(cell, points)
+    if at_home.documents != remotely.documents:
+        pairs = zip(at_home.documents, remotely.documents, strict=False)
+        first = next((pair for pair in pairs if pair[0] != pair[1]), (len(at_home.documents), len(remotely.documents)))
+        raise SystemExit(f"{cell}: the documents differ:\n  home   {first[0]}\n  remote {first[1]}")
+    line.home = max(line.home, points / at_home.seconds)
+    line.remote = max(line.remote, points / remotely.seconds)
+    line.round_trips = max(line.round_trips, remotely.round_trips)
+    for name, pid in pids.items():
+        line.cpu[name] = line.cpu.get(name, 0.0) + cpu_of(pid) - before[name]
+    line.total += points
 
 
-def points_per_second(RE: RunEngine, plan: Any, points: int) -> float:
-    began = time.perf_counter()
-    RE(plan)
-    return points / (time.perf_counter() - began)
+def verdict(lines: list[Line]) -> list[str]:
+    """Say which targets are missed."""
+    missed: list[str] = []
+    for line in lines:
+        cell = f"{line.cell.plan} {line.cell.layer} {line.cell.devices}"
+        if line.ratio < TARGETS[line.cell.layer]:
+            missed.append(f"{cell}: ratio {line.ratio:.2f}, to be {TARGETS[line.cell.layer]}")
+        if line.round_trips > ROUND_TRIPS_TARGET[line.cell.plan]:
+            missed.append(f"{cell}: {line.round_trips:.2f} round trips a point")
+    median = statistics.median(line.ratio for line in lines)
+    print(f"median ratio {median:.2f} (to be {MEDIAN_TARGET})")
+    return missed + ([f"median ratio {median:.2f}"] if median < MEDIAN_TARGET else [])
 
 
-def compare(local: RunEngine, remote: RunEngine, at_home: Devices, link: DeviceLink, options: Any) -> None:
-    print(
-        f"{'plan':7} {'layer':12} {'devices':>7} {'local/s':>9} {'remote/s':>9} {'ratio':>6} {'round trips/point':>18}"
-    )
-    for plan in (count, scan):
-        for layer, layer_name in (("o", "ophyd"), ("a", "ophyd-async")):
-            for number in options.devices:
-                best_local = best_remote = trips = 0.0
-                for _ in range(options.repeats):
-                    made = plan(at_home, layer, number, options.points)
-                    best_local = max(best_local, points_per_second(local, made, options.points))
-                    before = link.operations.round_trips
-                    made = plan(link.devices, layer, number, options.points)
-                    best_remote = max(best_remote, points_per_second(remote, made, options.points))
-                    trips = (link.operations.round_trips - before) / options.points
-                print(
-                    f"{plan.__name__:7} {layer_name:12} {number:7} {best_local:9.0f} {best_remote:9.0f} "
-                    f"{best_remote / best_local:6.2f} {trips:18.2f}",
-                    flush=True,
-                )
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plans", nargs="+", choices=["count", "scan"], default=["count", "scan"])
+    parser.add_argument("--layers", nargs="+", choices=list(TARGETS), default=["ophyd", "ophyd-async"])
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 5, 20])
     parser.add_argument("--points", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--devices", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--accelerations", default="all", help="as the setting of this name")
     parser.add_argument("--no-read-ahead", action="store_true")
     options = parser.parse_args()
     number = max(options.devices)
+    cells = [Cell(*each) for each in itertools.product(options.plans, options.layers, options.devices)]
+    lines: list[Line] = []
     with tempfile.TemporaryDirectory() as directory, private_system(Path(directory)) as settings:
-        process, log = start_server(settings, number)
-        local, remote = make_engine(), make_engine()
-        try:
-            at_home = in_loop(local, connected(benchmark_devices.build(number)))
-            link = in_loop(remote, DeviceLink.connect(settings.redis_url or "", settings.beamline))
-            prepare_engine(remote, link, read_ahead=not options.no_read_ahead)
-            wait_for_devices(link, set(at_home), process, log)
-            compare(local, remote, at_home, link, options)
-            in_loop(remote, link.close())
-        finally:
-            process.terminate()
-            process.wait(20.0)
+        url = settings.redis_url or ""
+        chain = (Chain, url, settings.beamline, number, not options.no_read_ahead, chosen(options.accelerations))
+        with device_server(settings, number) as devices, Side(Home, number) as home, Side(*chain) as remote:
+            redis_pid = redis.Redis.from_url(url).info("server")["process_id"]
+            pids = {"home": home.pid, "worker": remote.pid, "devices": devices, "redis": redis_pid}
+            print(HEADER)
+            for cell in cells:
+                lines.append(Line(cell, options.points))
+                for _ in range(options.repeats):
+                    measure(lines[-1], home, remote, pids)
+                print(lines[-1], flush=True)
+    missed = verdict(lines)
+    print("\n".join(f"missed: {each}" for each in missed) or "every target is met")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
