@@ -18,6 +18,7 @@ queue_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Look at the queue, change it, act on the running plan."
 )
 _PLAN = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+ItemId = Annotated[str, typer.Argument(help="or the beginning of it")]
 Reason = Annotated[str, typer.Option("--reason", help="goes into the run's stop document")]
 
 
@@ -64,12 +65,17 @@ def add(
     plan: str,
     arguments: Annotated[list[str] | None, typer.Argument(help="[det] samx -5 5 num=11")] = None,
     front: Annotated[bool, typer.Option("--front", help="at the front of the queue")] = False,
+    before: Annotated[str, typer.Option("--before", help="before this item")] = "",
+    after: Annotated[str, typer.Option("--after", help="after this item")] = "",
     title: Annotated[str, typer.Option("--title")] = "",
+    sample: Annotated[str, typer.Option("--sample", help="goes into the run's start document")] = "",
+    note: Annotated[str, typer.Option("--note")] = "",
 ) -> int:
     """Put a plan into the queue; nothing starts."""
     args, kwargs = parse_arguments(arguments or [])
+    place = {"position": 0 if front else None, "before": before, "after": after}
     with _client(context) as client:
-        item = client.queue.put(plan, args, kwargs, position=0 if front else None, title=title)
+        item = client.queue.put(plan, args, kwargs, **place, title=title, sample=sample, note=note)
     for warning in item.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(item.item_id)
@@ -77,10 +83,69 @@ def add(
 
 
 @queue_app.command()
-def rm(context: typer.Context, item_id: Annotated[str, typer.Argument(help="or the beginning of it")]) -> int:
-    """Take a waiting item out."""
+def rm(context: typer.Context, item_ids: Annotated[list[str], typer.Argument(help="or the beginnings of them")]) -> int:
+    """Take waiting items out, all or none."""
     with _client(context) as client:
-        client.queue.remove(item_id)
+        client.queue.remove(*item_ids)
+    return 0
+
+
+@queue_app.command()
+def mv(
+    context: typer.Context,
+    item_id: ItemId,
+    position: Annotated[int | None, typer.Argument(help="0 is the front; none is the back")] = None,
+    before: Annotated[str, typer.Option("--before", help="before this item")] = "",
+    after: Annotated[str, typer.Option("--after", help="after this item")] = "",
+) -> int:
+    """Give a waiting item another place."""
+    with _client(context) as client:
+        client.queue.move(item_id, position, before=before, after=after)
+    return 0
+
+
+@queue_app.command(context_settings=_PLAN)
+def edit(
+    context: typer.Context,
+    item_id: ItemId,
+    arguments: Annotated[list[str], typer.Argument(help="num=21, or all positional ones anew")],
+) -> int:
+    """Give a waiting item other arguments."""
+    args, kwargs = parse_arguments(arguments)
+    with _client(context) as client:
+        typer.echo(call_text(client.queue.edit(item_id, *args, **kwargs)))
+    return 0
+
+
+@queue_app.command()
+def hold(context: typer.Context, item_id: ItemId, reason: Annotated[str, typer.Option("--reason")] = "") -> int:
+    """Have the queue stop in front of an item until it is released."""
+    with _client(context) as client:
+        client.queue.hold(item_id, reason)
+    return 0
+
+
+@queue_app.command()
+def mode(
+    context: typer.Context,
+    loop: Annotated[bool | None, typer.Option("--loop/--no-loop", help="what ended well goes to the back")] = None,
+    ignore_failures: Annotated[
+        bool | None, typer.Option("--ignore-failures/--no-ignore-failures", help="go on after an item that failed")
+    ] = None,
+    autostart: Annotated[
+        bool | None, typer.Option("--autostart/--no-autostart", help="start by itself when there is something to run")
+    ] = None,
+) -> int:
+    """Say how the queue goes on, and show it."""
+    with _client(context) as client:
+        client.queue.mode(loop=loop, ignore_failures=ignore_failures, autostart=autostart)
+        status = client.status
+    for name, is_on in [
+        ("loop", status.loop),
+        ("ignore failures", status.ignore_failures),
+        ("autostart", status.autostart),
+    ]:
+        typer.echo(f"{name}: {'on' if is_on else 'off'}")
     return 0
 
 
@@ -127,7 +192,7 @@ def history(context: typer.Context, limit: Annotated[int, typer.Option("--limit"
 
 
 @queue_app.command()
-def release(context: typer.Context, item_id: str) -> int:
+def release(context: typer.Context, item_id: ItemId) -> int:
     """Let a held item run when its turn comes."""
     with _client(context) as client:
         client.queue.release(item_id)

@@ -7,20 +7,28 @@ from typing import TYPE_CHECKING, Any
 from bec_bluesky.client._arguments import plain
 from bec_bluesky.client._follow import Event, Place, Settled
 from bec_bluesky.client._loop import Elements
-from bec_bluesky.errors import NoReplyError
+from bec_bluesky.errors import NoReplyError, UnknownItemError
 from bec_bluesky.messages.queue import (
     AddItem,
+    AddItems,
     ClearQueue,
+    EditItem,
+    ExecuteItem,
     GetHistory,
     GetQueue,
     History,
+    HoldItem,
     ItemAccepted,
     ItemDone,
     ItemResult,
+    ItemsChanged,
+    MoveItems,
     Queue,
     QueueItem,
     ReleaseItem,
     RemoveItem,
+    RemoveItems,
+    SetQueueMode,
     StartQueue,
     StopQueue,
 )
@@ -79,6 +87,36 @@ class Item:
                 return event.item
         raise NoReplyError(f"item {self.item_id} ({self.plan}) has not ended within {timeout:g} s; it goes on")
 
+    def move(self, position: int | None = None, *, before: str = "", after: str = "") -> None:
+        """Give it another place: 0 is the front, none the back; or before or after another item."""
+        self._client.queue.move(self.item_id, position, before=before, after=after)
+
+    def hold(self, reason: str = "") -> None:
+        """Have the queue stop in front of it, until it is released."""
+        self._client.queue.hold(self.item_id, reason)
+
+    def release(self) -> None:
+        """Let it run when its turn comes."""
+        self._client.queue.release(self.item_id)
+
+    def edit(self, *args: Any, **kwargs: Any) -> None:
+        """Give it other arguments while it waits: by name those that change, or all positional ones anew."""
+        self._known = self._client.queue.edit(self.item_id, *args, **kwargs)
+
+    def again(self, *, start: bool = False, **changes: Any) -> "Item":
+        """Add the same once more, with the keyword arguments that are given changed."""
+        item = self.message
+        return self._client.queue.put(
+            item.plan,
+            item.args,
+            item.kwargs | changes,
+            metadata=item.metadata,
+            title=item.title,
+            note=item.note,
+            sample=item.sample,
+            start=start,
+        )
+
     def cancel(self) -> None:
         """Take it out of the queue; one that runs is aborted."""
         if self.state == "running":
@@ -114,13 +152,19 @@ class QueueDoor:
         *,
         metadata: Mapping[str, Any] | None = None,
         position: int | None = None,
+        before: str = "",
+        after: str = "",
         start: bool = False,
         title: str = "",
+        note: str = "",
+        sample: str = "",
+        goes_back: bool = False,
     ) -> Item:
         """Put a plan into the queue with everything that may be said of it; as `add`.
 
-        `metadata` goes into the start document; `position` 0 is the front, negative counts from the back; `start`
-        starts the queue too.
+        `metadata` and `sample` go into the start document; `position` 0 is the front, negative counts from the back,
+        `before` and `after` name another item; `start` starts the queue too; `goes_back` puts it in front again if it
+        fails.
         """
         body = AddItem(
             plan=plan,
@@ -128,16 +172,75 @@ class QueueDoor:
             kwargs=plain(kwargs or {}),
             metadata=plain(metadata or {}),
             title=title,
+            note=note,
+            sample=sample,
             position=position,
+            before=self._full_id(before),
+            after=self._full_id(after),
             start=start,
+            goes_back=goes_back,
         )
+        return self._accepted(body)
+
+    def add_all(
+        self, calls: Sequence[Sequence[Any]], *, position: int | None = None, start: bool = False
+    ) -> list[Item]:
+        """Put several plans into the queue, all or none: each is a name, arguments, and maybe those by name.
+
+        `[("mv", ["samx", 1]), ("count", [["det"]], {"num": 5})]`
+        """
+        items = [
+            AddItem(plan=plan, args=plain(list(args)), kwargs=plain(dict(kwargs[0]) if kwargs else {}))
+            for plan, args, *kwargs in calls
+        ]
+        place = self._client.place()
+        changed: ItemsChanged = self._client.ask(AddItems(items=items, position=position, start=start), timeout=60.0)
+        return [Item(self._client, item, place, changed.warnings) for item in changed.items]
+
+    def stop_here(self, position: int | None = None) -> Item:
+        """Put an instruction into the queue at which it stops."""
+        return self._accepted(AddItem(plan="queue_stop", kind="instruction", position=position))
+
+    def execute(self, plan: str, *args: Any, **kwargs: Any) -> Item:
+        """Run a plan at once, past the queue, which must be stopped."""
+        return self._accepted(ExecuteItem(item=AddItem(plan=plan, args=plain(args), kwargs=plain(kwargs))))
+
+    def _accepted(self, body: AddItem | ExecuteItem) -> Item:
         place = self._client.place()
         accepted: ItemAccepted = self._client.ask(body)
         return Item(self._client, accepted.item, place, accepted.warnings)
 
-    def remove(self, item_id: str) -> None:
-        """Take a waiting item out; the beginning of its id suffices."""
-        self._client.ask(RemoveItem(item_id=self._full_id(item_id)))
+    def edit(self, item_id: str, *args: Any, **kwargs: Any) -> QueueItem:
+        """Give a waiting item other arguments: by name those that change, or all positional ones anew."""
+        old = self._waiting(item_id)
+        new = AddItem(
+            plan=old.plan,
+            args=plain(args) if args else old.args,
+            kwargs=old.kwargs | plain(kwargs),
+            metadata=old.metadata,
+            title=old.title,
+            note=old.note,
+            sample=old.sample,
+            goes_back=old.goes_back,
+        )
+        accepted: ItemAccepted = self._client.ask(EditItem(item_id=old.item_id, item=new))
+        return accepted.item
+
+    def move(self, item_id: str, position: int | None = None, *, before: str = "", after: str = "") -> None:
+        """Give a waiting item another place: 0 is the front, none the back; or before or after another one."""
+        place = {"before": self._full_id(before), "after": self._full_id(after)}
+        self._client.ask(MoveItems(item_ids=[self._full_id(item_id)], position=position, **place))
+
+    def hold(self, item_id: str, reason: str = "") -> None:
+        """Have the queue stop in front of a waiting item, until it is released."""
+        self._client.ask(HoldItem(item_id=self._full_id(item_id), reason=reason))
+
+    def remove(self, *item_ids: str) -> None:
+        """Take waiting items out, all or none; the beginnings of their ids suffice."""
+        if len(item_ids) == 1:
+            self._client.ask(RemoveItem(item_id=self._full_id(item_ids[0])))
+        else:
+            self._client.ask(RemoveItems(item_ids=[self._full_id(item_id) for item_id in item_ids]))
 
     def release(self, item_id: str) -> None:
         """Let a held item run when its turn comes; the beginning of its id suffices."""
@@ -154,6 +257,16 @@ class QueueDoor:
     def stop(self, *, cancel: bool = False) -> None:
         """Stop after the running item; `cancel` takes that back."""
         self._client.ask(StopQueue(cancel=cancel))
+
+    def mode(
+        self, *, loop: bool | None = None, ignore_failures: bool | None = None, autostart: bool | None = None
+    ) -> None:
+        """Say how the queue goes on; what is not given stays.
+
+        `loop`: what ended well goes to the back again. `ignore_failures`: it goes on after an item that failed.
+        `autostart`: it starts by itself when there is something to run, until something is stopped or fails.
+        """
+        self._client.ask(SetQueueMode(loop=loop, ignore_failures=ignore_failures, autostart=autostart))
 
     @property
     def items(self) -> list[QueueItem]:
@@ -180,8 +293,19 @@ class QueueDoor:
         everywhere = [*queue.waiting, *([queue.running] if queue.running else []), *self.history(200)]
         return next((item for item in everywhere if item.item_id == item_id), None)
 
+    def _waiting(self, item_id: str) -> QueueItem:
+        full = self._full_id(item_id)
+        found = [item for item in self.items if item.item_id == full]
+        if not found:
+            raise UnknownItemError(f"No item {item_id!r} waits in the queue")
+        return found[0]
+
     def _full_id(self, beginning: str) -> str:
-        found = [item.item_id for item in self.items if item.item_id.startswith(beginning)]
+        if not beginning:
+            return ""
+        queue = self.now()
+        ids = [item.item_id for item in (*queue.waiting, *([queue.running] if queue.running else []))]
+        found = [item_id for item_id in ids if item_id.startswith(beginning)]
         return found[0] if len(found) == 1 else beginning
 
     def __len__(self) -> int:

@@ -8,15 +8,21 @@ from bec_bluesky.messages.common import Failure, Message
 
 __all__ = [
     "AddItem",
+    "AddItems",
     "ClearQueue",
     "ControlRun",
+    "EditItem",
+    "ExecuteItem",
     "GetHistory",
     "GetQueue",
     "GetStatus",
     "History",
+    "HoldItem",
     "ItemAccepted",
     "ItemDone",
     "ItemResult",
+    "ItemsChanged",
+    "MoveItems",
     "Parameter",
     "PlanInfo",
     "Progress",
@@ -24,9 +30,11 @@ __all__ = [
     "QueueItem",
     "ReleaseItem",
     "RemoveItem",
+    "RemoveItems",
     "Reply",
     "Request",
     "ScanServerStatus",
+    "SetQueueMode",
     "StartQueue",
     "StopQueue",
 ]
@@ -60,11 +68,18 @@ class QueueItem(Message, frozen=True, kw_only=True, tag="queue_item"):
     title: str = ""
     note: str = ""
     kind: str = "plan"
-    """plan or instruction; room for more."""
+    """plan or instruction (then `plan` is its name: at a `queue_stop` the queue stops)."""
     added: float = 0.0
     state: Literal["waiting", "held", "running", "done"] = "waiting"
     held: str = ""
     """Why it is held; empty otherwise."""
+    sample: str = ""
+    goes_back: bool = False
+    """Whether it goes back to the front of the queue, as a new item, if it fails, is aborted or halted."""
+    is_immediate: bool = False
+    """Whether it runs past the queue."""
+    repeats: str = ""
+    """Id of the item that it repeats."""
     properties: dict[str, Any] = {}
     """Room for what other interfaces attach to an item."""
     result: ItemResult | None = None
@@ -86,12 +101,86 @@ class AddItem(Message, frozen=True, kw_only=True, tag="add_item"):
     """0 is the front, negative counts from the back; none is the back."""
     start: bool = False
     """Start the queue too (what `bec-bluesky run` does)."""
+    before: str = ""
+    """Id of a waiting item before which it goes; replaces `position`."""
+    after: str = ""
+    """Id of a waiting item, or of the running one, after which it goes; replaces `position`."""
+    sample: str = ""
+    """Goes into the start document, too, unless `metadata` has one."""
+    kind: Literal["plan", "instruction"] = "plan"
+    goes_back: bool = False
+    """Whether it goes back to the front of the queue, as a new item, if it fails, is aborted or halted."""
+    properties: dict[str, Any] = {}
+    """Kept with the item, for other interfaces."""
+
+
+class AddItems(Message, frozen=True, kw_only=True, tag="add_items"):
+    """Put several items into the queue, together and in their order, all or none.
+
+    The places and `start` of the items themselves do not count.
+    """
+
+    items: list[AddItem]
+    position: int | None = None
+    before: str = ""
+    after: str = ""
+    start: bool = False
+
+
+class ExecuteItem(Message, frozen=True, kw_only=True, tag="execute_item"):
+    """Run an item at once, past the queue; refused unless the queue is stopped and nothing runs."""
+
+    item: AddItem
+
+
+class EditItem(Message, frozen=True, kw_only=True, tag="edit_item"):
+    """Replace a waiting item where it stands; it is checked like a new one."""
+
+    item_id: str
+    item: AddItem
+    """Its place and `start` do not count."""
+    has_new_id: bool = False
+
+
+class MoveItems(Message, frozen=True, kw_only=True, tag="move_items"):
+    """Move waiting items to another place, together and in the order given."""
+
+    item_ids: list[str]
+    position: int | None = None
+    before: str = ""
+    after: str = ""
+
+
+class HoldItem(Message, frozen=True, kw_only=True, tag="hold_item"):
+    """Hold a waiting item: the queue stops in front of it until it is released."""
+
+    item_id: str
+    reason: str = ""
+
+
+class SetQueueMode(Message, frozen=True, kw_only=True, tag="set_queue_mode"):
+    """Say how the queue goes on; None leaves it as it is."""
+
+    loop: bool | None = None
+    """An item that ended well goes to the back again, as a new one."""
+    ignore_failures: bool | None = None
+    """The queue goes on after an item that failed."""
+    autostart: bool | None = None
+    """The queue starts by itself when there is something to run, until something is stopped or fails."""
 
 
 class RemoveItem(Message, frozen=True, kw_only=True, tag="remove_item"):
     """Take a waiting item out of the queue."""
 
     item_id: str
+
+
+class RemoveItems(Message, frozen=True, kw_only=True, tag="remove_items"):
+    """Take waiting items out of the queue, all or none."""
+
+    item_ids: list[str]
+    ignore_missing: bool = False
+    """Take out those that wait, and say nothing of the others."""
 
 
 class ReleaseItem(Message, frozen=True, kw_only=True, tag="release_item"):
@@ -139,6 +228,13 @@ class GetHistory(Message, frozen=True, kw_only=True, tag="get_history"):
 
 RequestBody = (
     AddItem
+    | AddItems
+    | ExecuteItem
+    | EditItem
+    | MoveItems
+    | HoldItem
+    | SetQueueMode
+    | RemoveItems
     | RemoveItem
     | ReleaseItem
     | ClearQueue
@@ -170,6 +266,13 @@ class ItemAccepted(Message, frozen=True, kw_only=True, tag="item_accepted"):
 
     item: QueueItem
     position: int
+    warnings: list[str] = []
+
+
+class ItemsChanged(Message, frozen=True, kw_only=True, tag="items_changed"):
+    """The items after a change (for those taken out: before it), in their order."""
+
+    items: list[QueueItem]
     warnings: list[str] = []
 
 
@@ -215,6 +318,9 @@ class ScanServerStatus(Message, frozen=True, kw_only=True, tag="scan_server_stat
     """Grows with every change of the queue."""
     worker: str = ""
     """What became of the worker last, in one sentence."""
+    loop: bool = False
+    ignore_failures: bool = False
+    autostart: bool = False
 
 
 class ItemDone(Message, frozen=True, kw_only=True, tag="item_done"):
@@ -227,7 +333,7 @@ class Reply(Message, frozen=True, kw_only=True, tag="reply"):
     """The answer to a Request: a body, or a failure."""
 
     request_id: str
-    body: ItemAccepted | Queue | History | ScanServerStatus | QueueItem | None = None
+    body: ItemAccepted | ItemsChanged | Queue | History | ScanServerStatus | QueueItem | None = None
     failure: Failure | None = None
 
 

@@ -1,59 +1,63 @@
 """What each request does, and its answer."""
 
-import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from bec_bluesky.errors import RefusedError, UnknownItemError
-from bec_bluesky.messages import encode
-from bec_bluesky.messages.common import Failure
 from bec_bluesky.messages.queue import (
     AddItem,
+    AddItems,
     ClearQueue,
     ControlRun,
+    EditItem,
+    ExecuteItem,
     GetHistory,
     GetQueue,
     GetStatus,
     History,
+    HoldItem,
     ItemAccepted,
+    ItemsChanged,
+    MoveItems,
     Queue,
     QueueItem,
     ReleaseItem,
     RemoveItem,
+    RemoveItems,
     Request,
     ScanServerStatus,
+    SetQueueMode,
     StartQueue,
     StopQueue,
 )
 from bec_bluesky.scan_server._announcer import Announcer
-from bec_bluesky.scan_server._devices import DeviceBook
 from bec_bluesky.scan_server._keeper import QueueKeeper
-from bec_bluesky.scan_server._plans import PlanBook
-from bec_bluesky.scan_server._pool import UNCHECKED, WorkerPool
-from bec_bluesky.scan_server._queue import (
+from bec_bluesky.scan_server._new_items import NewItems
+from bec_bluesky.scan_server._pool import WorkerPool
+from bec_bluesky.scan_server._queue import QueueState, step
+from bec_bluesky.scan_server._queue_events import (
     Added,
+    AutostartSet,
     Cleared,
+    Edited,
     Event,
+    Executed,
+    Held,
+    ModeSet,
+    Moved,
+    Place,
     Released,
     Removed,
     Started,
     StopAsked,
     StopCancelled,
-    step,
 )
-from bec_bluesky.scan_server._requests import CheckFailed
 from bec_bluesky.scan_server._store import QueueStore
-from bec_bluesky.scan_server._validation import validate
 
 __all__ = ["Actions"]
 
-_ANSWER_TIME = 0.5
-"""Seconds before a request's deadline by which its answer should leave."""
-_MOST_BYTES = 4 * 2**20
-"""Of one item; larger things go by reference."""
 _PAUSED = ("paused", "pausing", "suspending")
 
 
@@ -67,18 +71,23 @@ class Actions:
         pool: WorkerPool,
         store: QueueStore,
         announcer: Announcer,
-        plans: PlanBook,
-        devices: DeviceBook,
+        new_items: NewItems,
     ) -> None:
         self._keeper = keeper
         self._pool = pool
         self._store = store
         self._announcer = announcer
-        self._plans = plans
-        self._devices = devices
+        self._new = new_items
         self._actions: dict[type, Callable[[Any, Request], Awaitable[Any]]] = {
             AddItem: self._add,
+            AddItems: self._add_all,
+            ExecuteItem: self._execute,
+            EditItem: self._edit,
+            MoveItems: self._move,
+            HoldItem: self._hold,
             RemoveItem: self._remove,
+            RemoveItems: self._remove_all,
+            SetQueueMode: self._set_mode,
             ReleaseItem: self._release,
             ClearQueue: self._clear,
             StartQueue: self._start,
@@ -97,55 +106,69 @@ class Actions:
 
     async def _add(self, asked: AddItem, request: Request) -> ItemAccepted:
         """Accept an item once it is checked; nothing is queued if it is refused."""
-        time_left = request.deadline - _ANSWER_TIME - time.time()
-        if not await self._plans.known(max(0.1, time_left)):
-            raise RefusedError(
-                f"No plans are known yet ({self._pool.last_words}): ask again when the worker is ready", "no_plans"
-            )
-        validate(asked, self._plans, self._devices)
-        item = QueueItem(
-            item_id=uuid.uuid4().hex,
-            plan=asked.plan,
-            args=asked.args,
-            kwargs=asked.kwargs,
-            metadata=asked.metadata,
-            user=request.user,
-            title=asked.title,
-            note=asked.note,
-            added=time.time(),
+        item = await self._new.make(asked, request)
+        place = Place(asked.position, asked.before, asked.after)
+        step(self._keeper.state, Added((item,), place, asked.start))  # refused now rather than after the check
+        item, warnings = await self._new.check(item, request.deadline)
+        state = await self._keeper.ask(Added((item,), place, asked.start))
+        return ItemAccepted(
+            item=item, position=_position(state, item), warnings=warnings + _about_start(asked.start, state)
         )
-        size = len(encode(item))
-        if size > _MOST_BYTES:
-            raise RefusedError(f"{asked.plan} with {size} bytes of arguments: the limit is {_MOST_BYTES}", "too_large")
-        step(self._keeper.state, Added((item,), asked.position, asked.start))  # refused now rather than after the check
-        item, warnings = await self._checked(item, request.deadline)
-        state = await self._keeper.ask(Added((item,), asked.position, asked.start))
-        if asked.start and state.mode == "stopping":
-            warnings.append("the queue stops after the running item, as somebody asked: start it again then")
-        position = next((n for n, each in enumerate(state.waiting) if each.item_id == item.item_id), 0)
-        return ItemAccepted(item=item, position=position, warnings=warnings)
 
-    async def _checked(self, item: QueueItem, deadline: float) -> tuple[QueueItem, list[str]]:
-        found = await self._pool.check(item, longest=max(0.1, deadline - _ANSWER_TIME - time.time()))
-        if found is None:
-            properties = item.properties | {UNCHECKED: True}
-            warning = "no worker could check it against the devices' limits yet: that is done before it runs"
-            return msgspec.structs.replace(item, properties=properties), [warning]
-        if found.failure is not None:
-            raise CheckFailed(_refusal(found.failure))
-        properties = {"devices": found.devices} | ({} if found.points is None else {"points": found.points})
-        return msgspec.structs.replace(item, properties=item.properties | properties), []
+    async def _add_all(self, asked: AddItems, request: Request) -> ItemsChanged:
+        """Accept several items, all or none."""
+        place = Place(asked.position, asked.before, asked.after)
+        made = await self._new.make_all(asked.items, request)
+        items = tuple(item for item, _ in made)
+        state = await self._keeper.ask(Added(items, place, asked.start))
+        warnings = dict.fromkeys(warning for _, warnings in made for warning in warnings)
+        return ItemsChanged(items=list(items), warnings=[*warnings, *_about_start(asked.start, state)])
+
+    async def _execute(self, asked: ExecuteItem, request: Request) -> ItemAccepted:
+        item = await self._new.make(asked.item, request)
+        step(self._keeper.state, Executed(item))
+        item, warnings = await self._new.check(item, request.deadline)
+        await self._keeper.ask(Executed(item))
+        return ItemAccepted(item=item, position=0, warnings=warnings)
+
+    async def _edit(self, asked: EditItem, request: Request) -> ItemAccepted:
+        """Replace a waiting item by one that is checked; it stays as it is if that is refused."""
+        before = self._waiting(asked.item_id)
+        item, warnings = await self._new.check(await self._new.make(asked.item, request), request.deadline)
+        if not asked.has_new_id:
+            item = msgspec.structs.replace(item, item_id=before.item_id, added=before.added)
+        state = await self._keeper.ask(Edited(asked.item_id, item))
+        return ItemAccepted(item=item, position=_position(state, item), warnings=warnings)
 
     # ── the queue ──
 
+    async def _move(self, asked: MoveItems, request: Request) -> ItemsChanged:
+        moved = [self._waiting(item_id) for item_id in asked.item_ids]
+        place = Place(asked.position, asked.before, asked.after)
+        await self._keeper.ask(Moved(tuple(asked.item_ids), place))
+        return ItemsChanged(items=moved)
+
     async def _remove(self, asked: RemoveItem, request: Request) -> QueueItem:
         item = self._waiting(asked.item_id)
-        await self._keeper.ask(Removed(asked.item_id))
+        await self._keeper.ask(Removed((asked.item_id,)))
         return item
 
+    async def _remove_all(self, asked: RemoveItems, request: Request) -> ItemsChanged:
+        waiting = {item.item_id: item for item in self._keeper.state.waiting}
+        wanted = list(dict.fromkeys(asked.item_ids))
+        if asked.ignore_missing:
+            wanted = [item_id for item_id in wanted if item_id in waiting]
+        items = [self._waiting(item_id) for item_id in wanted]
+        await self._keeper.ask(Removed(tuple(wanted)))
+        return ItemsChanged(items=items)
+
+    async def _hold(self, asked: HoldItem, request: Request) -> QueueItem:
+        who = f"held by {request.user}" if request.user else "held by somebody"
+        reason = f"{who}: {asked.reason}" if asked.reason else who
+        return self._found(await self._keeper.ask(Held(asked.item_id, reason)), asked.item_id)
+
     async def _release(self, asked: ReleaseItem, request: Request) -> QueueItem:
-        state = await self._keeper.ask(Released(asked.item_id))
-        return next(item for item in state.waiting if item.item_id == asked.item_id)
+        return self._found(await self._keeper.ask(Released(asked.item_id)), asked.item_id)
 
     async def _clear(self, asked: ClearQueue, request: Request) -> ScanServerStatus:
         return await self._change(Cleared())
@@ -156,6 +179,10 @@ class Actions:
     async def _stop(self, asked: StopQueue, request: Request) -> ScanServerStatus:
         return await self._change(StopCancelled() if asked.cancel else StopAsked())
 
+    async def _set_mode(self, asked: SetQueueMode, request: Request) -> ScanServerStatus:
+        status = await self._change(ModeSet(asked.loop, asked.ignore_failures))
+        return status if asked.autostart is None else await self._change(AutostartSet(asked.autostart))
+
     async def _change(self, event: Event) -> ScanServerStatus:
         await self._keeper.ask(event)
         return self._announcer.status()
@@ -164,8 +191,11 @@ class Actions:
         for item in self._keeper.state.waiting:
             if item.item_id == item_id:
                 return item
-        step(self._keeper.state, Removed(item_id))  # says why it is not there
+        step(self._keeper.state, Removed((item_id,)))  # says why it is not there
         raise UnknownItemError(f"No item {item_id!r} waits in the queue")
+
+    def _found(self, state: QueueState, item_id: str) -> QueueItem:
+        return next(item for item in state.waiting if item.item_id == item_id)
 
     # ── the run ──
 
@@ -191,10 +221,12 @@ class Actions:
         return await self._store.history(asked.limit, asked.before)
 
 
-def _refusal(failure: Failure) -> Failure:
-    """Make a refusal of what a check found: clients raise it without importing the libraries that it comes from."""
-    name = failure.kind.rpartition(".")[2]
-    if failure.kind.startswith("bec_bluesky.errors."):
-        return failure
-    code = "outside_limits" if name == "LimitError" else "check_failed"
-    return msgspec.structs.replace(failure, kind="bec_bluesky.errors.RefusedError", code=failure.code or code)
+def _position(state: QueueState, item: QueueItem) -> int:
+    """Give where an item waits; 0 if it runs already."""
+    return next((number for number, each in enumerate(state.waiting) if each.item_id == item.item_id), 0)
+
+
+def _about_start(is_asked: bool, state: QueueState) -> list[str]:
+    if is_asked and state.mode == "stopping":
+        return ["the queue stops after the running item, as somebody asked: start it again then"]
+    return []

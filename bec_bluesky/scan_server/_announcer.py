@@ -51,6 +51,9 @@ class Announcer:
             history=self._keeper.history,
             revision=queue.revision,
             worker=self._pool.last_words,
+            loop=queue.loop,
+            ignore_failures=queue.ignore_failures,
+            autostart=queue.autostart,
         )
 
     def changed(self) -> None:

@@ -6,17 +6,8 @@ from collections.abc import Awaitable, Callable
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.queue import QueueItem
-from bec_bluesky.scan_server._queue import (
-    CloseLostRuns,
-    Command,
-    Event,
-    Finish,
-    Persist,
-    QueueState,
-    RunOnWorker,
-    recover,
-    step,
-)
+from bec_bluesky.scan_server._queue import QueueState, recover, step
+from bec_bluesky.scan_server._queue_events import CloseLostRuns, Command, Event, Finish, Persist, RunOnWorker
 from bec_bluesky.scan_server._store import Loaded, QueueStore
 
 __all__ = ["QueueKeeper"]

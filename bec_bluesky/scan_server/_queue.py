@@ -6,43 +6,49 @@ sense is refused with RefusedError (or UnknownItemError) and changes nothing.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from bec_bluesky.errors import RefusedError, UnknownItemError, choices
 from bec_bluesky.messages.queue import ItemResult, QueueItem
+from bec_bluesky.scan_server._queue_events import (
+    Added,
+    AutostartSet,
+    Change,
+    Cleared,
+    CloseLostRuns,
+    Command,
+    Edited,
+    Ended,
+    Event,
+    Executed,
+    Facts,
+    Finish,
+    Forget,
+    Held,
+    Insert,
+    Mode,
+    ModeSet,
+    Moved,
+    Persist,
+    Place,
+    Put,
+    Released,
+    Removed,
+    RunOnWorker,
+    Started,
+    StopAsked,
+    StopCancelled,
+    Take,
+    WorkerFree,
+    WorkerLost,
+)
 
-__all__ = [
-    "Added",
-    "Change",
-    "Cleared",
-    "CloseLostRuns",
-    "Command",
-    "Ended",
-    "Event",
-    "Facts",
-    "Finish",
-    "Forget",
-    "Insert",
-    "Mode",
-    "Persist",
-    "Put",
-    "QueueState",
-    "Released",
-    "Removed",
-    "RunOnWorker",
-    "Started",
-    "StopAsked",
-    "StopCancelled",
-    "Take",
-    "WorkerFree",
-    "WorkerLost",
-    "recover",
-    "step",
-]
+__all__ = ["STOP_HERE", "QueueState", "recover", "step"]
 
-Mode = Literal["stopped", "running", "stopping"]
+STOP_HERE = "queue_stop"
+"""The instruction at which the queue stops; it is spent then."""
 _FINE = ("completed", "stopped")
 """Exit statuses after which the queue goes on."""
 
@@ -58,150 +64,13 @@ class QueueState:
     """Grows with every change."""
     has_worker: bool = False
     """Whether a worker waits for an item."""
+    loop: bool = False
+    """Whether an item that ended well goes to the back again."""
+    ignore_failures: bool = False
+    """Whether the queue goes on after an item that failed."""
+    autostart: bool = False
+    """Whether the queue starts by itself when there is something to run."""
 
-
-# ── events ────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Added:
-    """Items were accepted: all go in, together, at `position` (none: the back)."""
-
-    items: tuple[QueueItem, ...]
-    position: int | None = None
-    start: bool = False
-
-
-@dataclass(frozen=True)
-class Removed:
-    item_id: str
-
-
-@dataclass(frozen=True)
-class Released:
-    item_id: str
-
-
-@dataclass(frozen=True)
-class Cleared:
-    pass
-
-
-@dataclass(frozen=True)
-class Started:
-    pass
-
-
-@dataclass(frozen=True)
-class StopAsked:
-    pass
-
-
-@dataclass(frozen=True)
-class StopCancelled:
-    pass
-
-
-@dataclass(frozen=True)
-class WorkerFree:
-    """Whether a worker waits for an item changed."""
-
-    is_free: bool
-
-
-@dataclass(frozen=True)
-class WorkerLost:
-    """The worker that ran items is gone; what was running on it ended with this result."""
-
-    result: ItemResult
-    has_worker: bool = False
-    """Whether another one took its place."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The running item ended."""
-
-    item_id: str
-    result: ItemResult
-    has_worker: bool = False
-    """Whether its worker waits for the next one already (else `WorkerFree` says when)."""
-
-
-Event = Added | Removed | Released | Cleared | Started | StopAsked | StopCancelled | WorkerFree | WorkerLost | Ended
-
-# ── commands ──────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Put:
-    """Write an item's record."""
-
-    item: QueueItem
-
-
-@dataclass(frozen=True)
-class Insert:
-    """Put an item into the order before another one (none: at the end)."""
-
-    item_id: str
-    before: str | None
-
-
-@dataclass(frozen=True)
-class Take:
-    """Take an item out of the order."""
-
-    item_id: str
-
-
-@dataclass(frozen=True)
-class Forget:
-    """Drop an item's record."""
-
-    item_id: str
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Append an item to the history and drop its record."""
-
-    item: QueueItem
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Write what else makes up the state."""
-
-    running: str
-    mode: Mode
-    revision: int
-
-
-Change = Put | Insert | Take | Forget | Finish | Facts
-
-
-@dataclass(frozen=True)
-class Persist:
-    """Write these changes in one transaction."""
-
-    changes: tuple[Change, ...]
-
-
-@dataclass(frozen=True)
-class RunOnWorker:
-    item: QueueItem
-
-
-@dataclass(frozen=True)
-class CloseLostRuns:
-    """Close the runs that this item left open."""
-
-    item: QueueItem
-    reason: str
-
-
-Command = Persist | RunOnWorker | CloseLostRuns
 
 # ── the machine ───────────────────────────────────────────────────────────────────────────────────
 
@@ -215,6 +84,9 @@ class _Draft:
         self.running = state.running
         self.mode: Mode = state.mode
         self.has_worker = state.has_worker
+        self.loop = state.loop
+        self.ignore_failures = state.ignore_failures
+        self.autostart = state.autostart
         self.changes: list[Change] = []
         self.first: list[Command] = []
         self.last: list[Command] = []
@@ -228,39 +100,95 @@ class _Draft:
         known = choices(item_id, (item.item_id for item in self.waiting), most=3)
         raise UnknownItemError(f"No item {item_id!r} waits in the queue: {known}")
 
+    def index_at(self, place: Place) -> int:
+        """Give the index of a place in the waiting items."""
+        if place.before:
+            return self.index(place.before)
+        if place.after:
+            is_running = self.running is not None and self.running.item_id == place.after
+            return 0 if is_running else self.index(place.after) + 1
+        size = len(self.waiting)
+        index = size if place.index is None else place.index
+        return min(index, size) if index >= 0 else max(0, size + 1 + index)
+
     def insert(self, index: int, item: QueueItem) -> None:
         before = self.waiting[index].item_id if index < len(self.waiting) else None
         self.waiting.insert(index, item)
         self.changes += [Put(item), Insert(item.item_id, before)]
 
-    def finish(self, result: ItemResult) -> None:
+    def take(self, index: int) -> QueueItem:
+        """Take a waiting item out of the order; its record stays."""
+        item = self.waiting.pop(index)
+        self.changes.append(Take(item.item_id))
+        return item
+
+    def remove(self, index: int) -> None:
+        self.changes.append(Forget(self.take(index).item_id))
+
+    def finish(self, result: ItemResult) -> QueueItem:
         assert self.running is not None
         done = msgspec.structs.replace(self.running, state="done", result=result)
         self.running = None
         self.changes.append(Finish(done))
+        return done
+
+    def repeat(self, done: QueueItem, index: int, item_id: str, held: str = "") -> None:
+        """Put an item that ended into the queue once more, as a new one that tells how it ended."""
+        again = msgspec.structs.replace(
+            done, item_id=item_id, state="held" if held else "waiting", held=held, repeats=done.item_id
+        )
+        self.insert(index, again)
+
+    def run(self, item: QueueItem) -> None:
+        self.running, self.has_worker = item, False
+        self.changes.append(Put(item))
+        self.last.append(RunOnWorker(item))
 
     def advance(self) -> None:
         """Run the next item if there is one, and a worker for it; a queue that can't go on stops."""
         if self.mode == "stopping" and self.running is None:
             self.mode = "stopped"
+        can_go_on = bool(self.waiting) and self.waiting[0].state != "held"
+        if self.autostart and self.mode == "stopped" and can_go_on:
+            self.mode = "running"
         if self.mode != "running" or self.running is not None:
             return
-        if not self.waiting or self.waiting[0].state == "held":
+        if not can_go_on:
             self.mode = "stopped"
+        elif self.waiting[0].kind == "instruction":  # STOP_HERE: there is no other
+            item = self.take(0)
+            if self.loop:
+                self.insert(len(self.waiting), item)
+            else:
+                self.changes.append(Forget(item.item_id))
+            self.mode, self.autostart = "stopped", False
         elif self.has_worker:
-            item = msgspec.structs.replace(self.waiting.pop(0), state="running")
-            self.running, self.has_worker = item, False
-            self.changes += [Take(item.item_id), Put(item)]
-            self.last.append(RunOnWorker(item))
+            self.run(msgspec.structs.replace(self.take(0), state="running"))
 
     def outcome(self) -> tuple[QueueState, tuple[Command, ...]]:
         before = self.before
-        is_changed = bool(self.changes) or self.mode != before.mode
+        flags = (self.mode, self.loop, self.ignore_failures, self.autostart)
+        is_changed = bool(self.changes) or flags != (
+            before.mode,
+            before.loop,
+            before.ignore_failures,
+            before.autostart,
+        )
         revision = before.revision + is_changed
-        state = QueueState(tuple(self.waiting), self.running, self.mode, revision, self.has_worker)
+        state = QueueState(
+            tuple(self.waiting),
+            self.running,
+            self.mode,
+            revision,
+            self.has_worker,
+            self.loop,
+            self.ignore_failures,
+            self.autostart,
+        )
         if is_changed:
             running = "" if self.running is None else self.running.item_id
-            self.first.append(Persist((*self.changes, Facts(running, self.mode, revision))))
+            facts = Facts(running, self.mode, revision, self.loop, self.ignore_failures, self.autostart)
+            self.first.append(Persist((*self.changes, facts)))
         return state, (*self.first, *self.last)
 
 
@@ -273,19 +201,54 @@ def step(state: QueueState, event: Event) -> tuple[QueueState, tuple[Command, ..
 
 
 def _add(draft: _Draft, event: Added) -> None:
-    size = len(draft.waiting)
-    position = size if event.position is None else event.position
-    if position < 0:
-        position = max(0, size + 1 + position)
+    index = draft.index_at(event.place)
     for offset, item in enumerate(event.items):
-        draft.insert(min(position, size) + offset, item)
+        draft.insert(index + offset, item)
     if event.start and draft.mode != "stopping":  # somebody wants the queue to stop: adding does not undo that
         _start(draft, event)
 
 
+def _execute(draft: _Draft, event: Executed) -> None:
+    if draft.running is not None or draft.mode != "stopped":
+        busy = f"item {draft.running.item_id} ({draft.running.plan}) runs" if draft.running else "the queue is started"
+        raise RefusedError(f"{event.item.plan} cannot run at once: {busy}; stop the queue first, or add it", "not_idle")
+    if not draft.has_worker:
+        raise RefusedError(f"{event.item.plan} cannot run at once: no worker is ready yet", "no_worker")
+    draft.run(msgspec.structs.replace(event.item, state="running", is_immediate=True))
+
+
+def _edit(draft: _Draft, event: Edited) -> None:
+    index = draft.index(event.item_id)
+    if event.item.item_id == event.item_id:
+        draft.waiting[index] = event.item
+        draft.changes.append(Put(event.item))
+    else:
+        draft.remove(index)
+        draft.insert(index, event.item)
+
+
+def _move(draft: _Draft, event: Moved) -> None:
+    if event.place.before in event.item_ids or event.place.after in event.item_ids:
+        if len(event.item_ids) == 1:
+            return  # it is where it should be
+        raise RefusedError("Items cannot be moved before or after one of themselves", "bad_place")
+    if len(set(event.item_ids)) != len(event.item_ids):
+        raise RefusedError("An item is named twice: each can have one place only", "bad_place")
+    moved = [draft.take(draft.index(item_id)) for item_id in event.item_ids]
+    index = draft.index_at(event.place)
+    for offset, item in enumerate(moved):
+        draft.insert(index + offset, item)
+
+
+def _hold(draft: _Draft, event: Held) -> None:
+    index = draft.index(event.item_id)
+    draft.waiting[index] = msgspec.structs.replace(draft.waiting[index], state="held", held=event.reason)
+    draft.changes.append(Put(draft.waiting[index]))
+
+
 def _remove(draft: _Draft, event: Removed) -> None:
-    item = draft.waiting.pop(draft.index(event.item_id))
-    draft.changes += [Take(item.item_id), Forget(item.item_id)]
+    for item_id in event.item_ids:
+        draft.remove(draft.index(item_id))
 
 
 def _release(draft: _Draft, event: Released) -> None:
@@ -298,9 +261,8 @@ def _release(draft: _Draft, event: Released) -> None:
 
 
 def _clear(draft: _Draft, event: Cleared) -> None:
-    for item in draft.waiting:
-        draft.changes += [Take(item.item_id), Forget(item.item_id)]
-    draft.waiting.clear()
+    while draft.waiting:
+        draft.remove(0)
 
 
 def _start(draft: _Draft, event: Any) -> None:
@@ -316,6 +278,7 @@ def _start(draft: _Draft, event: Any) -> None:
 
 
 def _stop(draft: _Draft, event: StopAsked) -> None:
+    draft.autostart = False
     if draft.mode == "running":
         draft.mode = "stopping"
 
@@ -326,6 +289,15 @@ def _cancel_stop(draft: _Draft, event: StopCancelled) -> None:
     draft.mode = "running"
 
 
+def _set_mode(draft: _Draft, event: ModeSet) -> None:
+    draft.loop = draft.loop if event.loop is None else event.loop
+    draft.ignore_failures = draft.ignore_failures if event.ignore_failures is None else event.ignore_failures
+
+
+def _set_autostart(draft: _Draft, event: AutostartSet) -> None:
+    draft.autostart = event.is_on
+
+
 def _worker_free(draft: _Draft, event: WorkerFree) -> None:
     draft.has_worker = event.is_free
 
@@ -334,26 +306,43 @@ def _worker_lost(draft: _Draft, event: WorkerLost) -> None:
     draft.has_worker = event.has_worker
     if draft.running is not None:  # it is over and known to be: the queue goes on with the next one
         draft.first.append(CloseLostRuns(draft.running, event.result.reason))
-        draft.finish(event.result)
+        done = draft.finish(event.result)
+        if done.goes_back and not done.is_immediate:
+            draft.repeat(done, 0, event.again_id, event.result.reason)
 
 
 def _end(draft: _Draft, event: Ended) -> None:
     if draft.running is None or draft.running.item_id != event.item_id:
         raise UnknownItemError(f"Item {event.item_id!r} ended but is not the one that runs")
-    draft.finish(event.result)
+    done = draft.finish(event.result)
     draft.has_worker = event.has_worker
-    if event.result.exit_status not in _FINE:
+    status = event.result.exit_status
+    is_fine = status in _FINE or (status == "failed" and draft.ignore_failures)
+    if not done.is_immediate and is_fine and draft.loop:
+        draft.repeat(done, len(draft.waiting), event.again_id)
+    if not is_fine:
+        if done.goes_back and not done.is_immediate:
+            held = event.result.reason or status
+            draft.repeat(done, 0, event.again_id, held if draft.autostart else "")
         draft.mode = "stopped"
+    if status != "completed" and not (is_fine and status == "failed"):
+        draft.autostart = False
 
 
 _HANDLERS: dict[type, Callable[[_Draft, Any], None]] = {
     Added: _add,
+    Executed: _execute,
+    Edited: _edit,
+    Moved: _move,
+    Held: _hold,
     Removed: _remove,
     Released: _release,
     Cleared: _clear,
     Started: _start,
     StopAsked: _stop,
     StopCancelled: _cancel_stop,
+    ModeSet: _set_mode,
+    AutostartSet: _set_autostart,
     WorkerFree: _worker_free,
     WorkerLost: _worker_lost,
     Ended: _end,
@@ -363,13 +352,16 @@ _HANDLERS: dict[type, Callable[[_Draft, Any], None]] = {
 def recover(state: QueueState, reason: str) -> tuple[QueueState, tuple[Command, ...]]:
     """Take up a queue as an earlier scan server left it: stopped, and what was running is held in front.
 
-    Whether that item completed is unknown, so running it again is a person's decision.
+    Whether that item completed is unknown, so running it again is a person's decision. What ran past the queue is over.
     """
     draft = _Draft(replace(state, has_worker=False))
-    draft.mode = "stopped"
+    draft.mode, draft.autostart = "stopped", False
     if draft.running is not None:
         draft.first.append(CloseLostRuns(draft.running, reason))
-        held = msgspec.structs.replace(draft.running, state="held", held=reason)
-        draft.running = None
-        draft.insert(0, held)
+        if draft.running.is_immediate:
+            draft.finish(ItemResult(exit_status="unknown", reason=reason))
+        else:
+            held = msgspec.structs.replace(draft.running, state="held", held=reason)
+            draft.running = None
+            draft.insert(0, held)
     return draft.outcome()

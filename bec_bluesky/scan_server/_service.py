@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
@@ -16,9 +17,10 @@ from bec_bluesky.scan_server._announcer import Announcer
 from bec_bluesky.scan_server._devices import DeviceBook
 from bec_bluesky.scan_server._keeper import QueueKeeper
 from bec_bluesky.scan_server._lost_runs import close_runs_of
+from bec_bluesky.scan_server._new_items import NewItems
 from bec_bluesky.scan_server._plans import PlanBook
 from bec_bluesky.scan_server._pool import Patience, WorkerPool
-from bec_bluesky.scan_server._queue import Ended, StopAsked, WorkerFree, WorkerLost
+from bec_bluesky.scan_server._queue_events import Ended, StopAsked, WorkerFree, WorkerLost
 from bec_bluesky.scan_server._requests import RequestReader
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.scan_server._worker_process import WORKER_COMMAND
@@ -84,8 +86,7 @@ class ScanServer(Service):
             pool=self.pool,
             store=store,
             announcer=announcer,
-            plans=self.plans,
-            devices=self.devices,
+            new_items=NewItems(self.plans, self.devices, self.pool),
         )
         self._requests = RequestReader(
             self.bus, store, actions.handle, self._alarm_about_request, self._spawn_owned, name=self.service_name
@@ -129,7 +130,7 @@ class ScanServer(Service):
 
     def item_ended(self, item_id: str, result: ItemResult, *, has_worker: bool) -> None:
         """Take the result of the running item."""
-        self._post(Ended(item_id, result, has_worker))
+        self._post(Ended(item_id, result, has_worker, again_id=uuid.uuid4().hex))
 
     def worker_lost(self, why: str, result: ItemResult, *, device_client: str, ran: bool, has_worker: bool) -> None:
         """Fail what ran on a worker that is gone, and have the devices it used let go."""
@@ -138,7 +139,7 @@ class ScanServer(Service):
             self.note = why
         if device_client:
             self.spawn(self._tell_devices(device_client), "client lost")
-        self._post(WorkerLost(result, has_worker) if ran else WorkerFree(has_worker))
+        self._post(WorkerLost(result, has_worker, again_id=uuid.uuid4().hex) if ran else WorkerFree(has_worker))
 
     def activity_changed(self) -> None:
         """Announce the status."""

@@ -24,7 +24,8 @@ from bec_bluesky.errors import BusError, FencedError, RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, encode
 from bec_bluesky.messages.queue import History, ItemDone, QueueItem, ScanServerStatus
-from bec_bluesky.scan_server._queue import Change, Facts, Finish, Forget, Insert, Put, QueueState, Take
+from bec_bluesky.scan_server._queue import QueueState
+from bec_bluesky.scan_server._queue_events import Change, Facts, Finish, Forget, Insert, Put, Take
 
 __all__ = ["Loaded", "QueueStore"]
 
@@ -143,6 +144,9 @@ class QueueStore:
             running=running,
             mode=facts.get(b"mode", b"stopped").decode(),
             revision=int(facts.get(b"revision", 0)),
+            loop=facts.get(b"loop") == b"1",
+            ignore_failures=facts.get(b"ignore_failures") == b"1",
+            autostart=facts.get(b"autostart") == b"1",
         )
         return Loaded(state, int(history), problems)
 
@@ -237,5 +241,9 @@ def _verbs(change: Change) -> list[str | bytes | int]:
             return ["forget", item_id, ""]
         case Finish(item):
             return ["finish", item.item_id, encode(ItemDone(item=item))]
-        case Facts(running, mode, revision):
-            return ["fact", "running", running, "fact", "mode", mode, "fact", "revision", revision]
+        case Facts():
+            return [word for name, value in vars(change).items() for word in ("fact", name, _fact(value))]
+
+
+def _fact(value: str | int) -> str | int:
+    return int(value) if isinstance(value, bool) else value

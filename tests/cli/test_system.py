@@ -114,6 +114,57 @@ def test_the_queue_is_filled_listed_and_cleared_without_starting(system: System)
     assert nothing.stderr.count("\n") == 1
 
 
+def test_items_are_edited_moved_held_and_put_before_others_by_people(system: System) -> None:
+    first = system.call("queue", "add", "count", "[det]", "num=2").stdout.strip()
+    second = system.call("queue", "add", "--before", first[:8], "--sample", "CuO", "count", "[det]").stdout.strip()
+    assert system.call("queue", "mv", first[:8], "0").returncode == 0
+    edited = system.call("queue", "edit", second[:8], "num=7")
+    assert edited.stdout.strip() == "count(['det'], num=7)", edited.stderr
+    assert system.call("queue", "hold", first[:8], "--reason", "no sample yet").returncode == 0
+    listed = system.call("queue", "list").stdout
+    assert listed.index(first[:8]) < listed.index(second[:8])
+    assert "no sample yet" in listed
+    refused = system.call("queue", "start")
+    assert refused.returncode == 1
+    assert "no sample yet" in refused.stderr
+    wrong = system.call("queue", "edit", second[:8], "nmu=7")
+    assert wrong.returncode == 1
+    assert "did you mean 'num'" in wrong.stderr
+    assert "num=7" in system.call("queue", "list").stdout, "a refused edit changes nothing"
+    assert system.call("queue", "rm", first[:8], second[:8]).returncode == 0
+    assert "loop: on" in system.call("queue", "mode", "--loop").stdout
+    assert "loop: off" in system.call("queue", "mode", "--no-loop").stdout
+
+
+def test_several_are_added_together_or_none_and_an_item_is_repeated_with_changes(system: System) -> None:
+    with system.connect() as bl:
+        with pytest.raises(RefusedError, match=r"item 2 of 2: .*scna"):
+            bl.queue.add_all([("count", [["det"]]), ("scna", [])])
+        assert len(bl.queue) == 0
+        one, two = bl.queue.add_all([("count", [["det"]], {"num": 2}), ("mv", ["motor", 1])])
+        stop = bl.queue.stop_here(position=1)
+        bl.queue.start()
+        assert one.wait(PATIENCE).result.exit_status == "completed"
+        until(lambda: bl.status.queue_state == "stopped", "the instruction did not stop the queue")
+        assert [item.item_id for item in bl.queue.items] == [two.item_id]
+        assert bl.queue.find(stop.item_id) is None
+        two.cancel()
+        again = one.again(num=3, start=True)
+        assert len([event for event in again.follow() if isinstance(event, Point)]) == 3
+
+
+def test_an_item_runs_past_the_queue_and_autostart_runs_what_is_added(system: System) -> None:
+    with system.connect() as bl:
+        waiting = bl.queue.add("mv", "motor", 2)
+        assert bl.queue.execute("mv", "motor", 3).wait(PATIENCE).result.exit_status == "completed"
+        assert waiting.state == "waiting"
+        bl.queue.mode(autostart=True)
+        assert waiting.wait(PATIENCE).result.exit_status == "completed"
+        failed = bl.queue.put("mv", ["motor", 4], goes_back=True, sample="CuO").wait(PATIENCE)
+        assert failed.metadata == {"sample": "CuO"}
+        bl.queue.mode(autostart=False)
+
+
 def test_ctrl_c_pauses_and_the_answer_resumes_to_the_end(system: System) -> None:
     process = system.start("run", "count", "[det]", "num=8", "delay=0.3")
     before = read_until(process, "     2  ")

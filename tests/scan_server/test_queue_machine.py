@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from bec_bluesky.errors import RefusedError, UnknownItemError
 from bec_bluesky.messages.queue import ItemResult, QueueItem
-from bec_bluesky.scan_server import _queue as q
+from bec_bluesky.scan_server import _queue_events as q
+from bec_bluesky.scan_server._queue import QueueState, recover, step
 
 FAILED = ItemResult(exit_status="failed", reason="it broke")
 COMPLETED = ItemResult(exit_status="completed")
@@ -19,17 +20,17 @@ def item(name: str) -> QueueItem:
     return QueueItem(item_id=name, plan="count")
 
 
-def stepped(state: q.QueueState, *events: q.Event) -> q.QueueState:
+def stepped(state: QueueState, *events: q.Event) -> QueueState:
     for event in events:
-        state, _ = q.step(state, event)
+        state, _ = step(state, event)
     return state
 
 
-def waiting(*names: str, **facts: Any) -> q.QueueState:
-    return q.QueueState(waiting=tuple(item(name) for name in names), **facts)
+def waiting(*names: str, **facts: Any) -> QueueState:
+    return QueueState(waiting=tuple(item(name) for name in names), **facts)
 
 
-def names(state: q.QueueState) -> list[str]:
+def names(state: QueueState) -> list[str]:
     return [each.item_id for each in state.waiting]
 
 
@@ -50,34 +51,34 @@ def changes(commands: tuple[q.Command, ...]) -> list[q.Change]:
     ],
 )
 def test_an_item_goes_to_the_position_that_was_asked_for(position: int | None, order: list[str]) -> None:
-    state = stepped(waiting("a", "b", "c"), q.Added((item("new"),), position))
+    state = stepped(waiting("a", "b", "c"), q.Added((item("new"),), q.Place(position)))
     assert names(state) == order
     assert state.mode == "stopped", "adding is not starting"
 
 
 def test_several_items_stay_together_in_their_order() -> None:
-    assert names(stepped(waiting("a", "b"), q.Added((item("x"), item("y")), 1))) == ["a", "x", "y", "b"]
+    assert names(stepped(waiting("a", "b"), q.Added((item("x"), item("y")), q.Place(1)))) == ["a", "x", "y", "b"]
 
 
 def test_a_started_queue_runs_the_first_item_once_it_is_durable() -> None:
-    _, commands = q.step(waiting("a", "b", has_worker=True), q.Started())
+    _, commands = step(waiting("a", "b", has_worker=True), q.Started())
     assert [type(command) for command in commands] == [q.Persist, q.RunOnWorker]
     assert q.Take("a") in changes(commands)
     assert q.Facts("a", "running", 1) in changes(commands)
 
 
 def test_a_queue_that_is_started_before_a_worker_is_there_goes_on_when_one_comes() -> None:
-    state, commands = q.step(waiting("a"), q.Started())
+    state, commands = step(waiting("a"), q.Started())
     assert state.mode == "running"
     assert state.running is None
-    state, commands = q.step(state, q.WorkerFree(True))
+    state, commands = step(state, q.WorkerFree(True))
     assert state.running is not None
     assert isinstance(commands[-1], q.RunOnWorker)
 
 
 def test_the_next_item_follows_in_the_same_transaction() -> None:
     state = stepped(waiting("a", "b", has_worker=True), q.Started())
-    state, commands = q.step(state, q.Ended("a", COMPLETED, has_worker=True))
+    state, commands = step(state, q.Ended("a", COMPLETED, has_worker=True))
     assert [type(command) for command in commands] == [q.Persist, q.RunOnWorker]
     assert state.running is not None
     assert state.running.item_id == "b"
@@ -101,7 +102,7 @@ def test_the_queue_goes_on_after_an_item_that_ended_well_and_stops_when_it_is_em
 
 def test_a_lost_worker_fails_its_item_closes_its_runs_first_and_the_queue_goes_on() -> None:
     state = stepped(waiting("a", "b", has_worker=True), q.Started())
-    state, commands = q.step(state, q.WorkerLost(FAILED, has_worker=True))
+    state, commands = step(state, q.WorkerLost(FAILED, has_worker=True))
     assert [type(command) for command in commands] == [q.CloseLostRuns, q.Persist, q.RunOnWorker]
     finished = [change.item for change in changes(commands) if isinstance(change, q.Finish)]
     assert [(each.item_id, each.result) for each in finished] == [("a", FAILED)]
@@ -118,9 +119,9 @@ def test_a_stop_lets_the_running_item_end_and_can_be_taken_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [q.QueueState(), waiting("a"), waiting("a", mode="running"), waiting("a", mode="stopping")]
+    "state", [QueueState(), waiting("a"), waiting("a", mode="running"), waiting("a", mode="stopping")]
 )
-def test_stopping_is_never_refused(state: q.QueueState) -> None:
+def test_stopping_is_never_refused(state: QueueState) -> None:
     assert stepped(state, q.StopAsked()).mode == "stopped"
 
 
@@ -131,19 +132,19 @@ def test_adding_with_start_does_not_undo_somebodys_stop() -> None:
 
 def test_what_ran_when_the_scan_server_died_is_held_in_front_and_the_queue_is_stopped() -> None:
     left = waiting("b", running=item("a"), mode="running", revision=7)
-    state, commands = q.recover(left, "it died")
+    state, commands = recover(left, "it died")
     assert [type(command) for command in commands] == [q.CloseLostRuns, q.Persist]
     assert (names(state), state.running, state.mode) == (["a", "b"], None, "stopped")
     assert (state.waiting[0].state, state.waiting[0].held) == ("held", "it died")
 
 
 def test_the_queue_does_not_start_past_a_held_item_until_it_is_released_or_removed() -> None:
-    state, _ = q.recover(waiting("b", running=item("a")), "it died")
+    state, _ = recover(waiting("b", running=item("a")), "it died")
     with pytest.raises(RefusedError, match=r"Item a .* is held: it died; release it or remove it") as refused:
-        q.step(state, q.Started())
+        step(state, q.Started())
     assert refused.value.code == "item_held"
     assert stepped(state, q.Released("a"), q.Started()).mode == "running"
-    assert stepped(state, q.Removed("a"), q.Started()).mode == "running"
+    assert stepped(state, q.Removed(("a",)), q.Started()).mode == "running"
 
 
 def test_a_running_queue_stops_in_front_of_a_held_item() -> None:
@@ -156,15 +157,126 @@ def test_a_running_queue_stops_in_front_of_a_held_item() -> None:
 def test_refusals_have_stable_codes_and_change_nothing() -> None:
     running = stepped(waiting("a", has_worker=True), q.Started())
     for state, event, code in [
-        (q.QueueState(), q.Started(), "queue_empty"),
-        (q.QueueState(), q.StopCancelled(), "queue_stopped"),
-        (running, q.Removed("a"), "item_running"),
-        (running, q.Removed("zzz"), "unknown_item"),
+        (QueueState(), q.Started(), "queue_empty"),
+        (QueueState(), q.StopCancelled(), "queue_stopped"),
+        (running, q.Removed(("a",)), "item_running"),
+        (running, q.Removed(("zzz",)), "unknown_item"),
         (waiting("b"), q.Released("b"), "not_held"),
     ]:
         with pytest.raises(RefusedError) as refused:
-            q.step(state, event)
+            step(state, event)
         assert refused.value.code == code
+
+
+def test_items_are_moved_together_and_in_the_order_asked_for() -> None:
+    state = waiting("a", "b", "c", "d")
+    assert names(stepped(state, q.Moved(("d", "a"), q.Place(before="c")))) == ["b", "d", "a", "c"]
+    assert names(stepped(state, q.Moved(("a",), q.Place(after="c")))) == ["b", "c", "a", "d"]
+    assert names(stepped(state, q.Moved(("c", "b"), q.Place(0)))) == ["c", "b", "a", "d"]
+    assert names(stepped(state, q.Moved(("a",), q.Place()))) == ["b", "c", "d", "a"]
+    assert names(stepped(state, q.Moved(("b",), q.Place(after="b")))) == ["a", "b", "c", "d"]
+    with pytest.raises(RefusedError, match="one of themselves"):
+        step(state, q.Moved(("a", "b"), q.Place(before="a")))
+    with pytest.raises(RefusedError, match="named twice"):
+        step(state, q.Moved(("a", "a"), q.Place(0)))
+
+
+def test_after_the_running_item_is_the_front_and_before_it_is_nowhere() -> None:
+    state = stepped(waiting("a", "b", has_worker=True), q.Started())
+    assert names(stepped(state, q.Added((item("x"),), q.Place(after="a")))) == ["x", "b"]
+    with pytest.raises(RefusedError) as refused:
+        step(state, q.Added((item("x"),), q.Place(before="a")))
+    assert refused.value.code == "item_running"
+
+
+def test_an_edited_item_stays_in_its_place() -> None:
+    new = QueueItem(item_id="b", plan="scan")
+    assert stepped(waiting("a", "b", "c"), q.Edited("b", new)).waiting[1] == new
+    renamed = stepped(waiting("a", "b", "c"), q.Edited("b", item("z")))
+    assert names(renamed) == ["a", "z", "c"]
+
+
+def test_several_are_taken_out_or_none() -> None:
+    state = waiting("a", "b", "c")
+    assert names(stepped(state, q.Removed(("a", "c")))) == ["b"]
+    with pytest.raises(UnknownItemError):
+        step(state, q.Removed(("a", "nobody")))
+
+
+def test_the_queue_stops_in_front_of_an_item_that_is_held_and_goes_on_once_it_is_released() -> None:
+    state = stepped(waiting("a", "b", has_worker=True), q.Started(), q.Held("b", "wait for the sample"))
+    state = stepped(state, q.Ended("a", COMPLETED, has_worker=True))
+    assert (state.mode, names(state)) == ("stopped", ["b"])
+    assert stepped(state, q.Released("b"), q.Started()).running is not None
+
+
+def test_a_looping_queue_puts_what_ended_well_at_its_back() -> None:
+    state = stepped(waiting("a", "b", has_worker=True), q.ModeSet(loop=True), q.Started())
+    state = stepped(state, q.Ended("a", COMPLETED, has_worker=True, again_id="a2"))
+    assert (names(state), state.waiting[0].repeats, state.waiting[0].result) == (["a2"], "a", COMPLETED)
+    state = stepped(state, q.Ended("b", FAILED, has_worker=True, again_id="b2"))
+    assert (state.mode, names(state)) == ("stopped", ["a2"])
+
+
+def test_a_queue_that_ignores_failures_goes_on_after_them_but_not_after_an_abort() -> None:
+    state = stepped(waiting("a", "b", "c", has_worker=True), q.ModeSet(ignore_failures=True), q.Started())
+    state = stepped(state, q.Ended("a", FAILED, has_worker=True))
+    assert state.running is not None
+    state = stepped(state, q.Ended("b", ItemResult(exit_status="aborted"), has_worker=True))
+    assert (state.mode, names(state)) == ("stopped", ["c"])
+
+
+@pytest.mark.parametrize("status", ["failed", "aborted", "halted"])
+def test_an_item_that_goes_back_is_in_front_again_and_an_explicit_start_runs_it(status: Any) -> None:
+    wanted = QueueItem(item_id="a", plan="count", goes_back=True)
+    state = stepped(QueueState(waiting=(wanted, item("b")), has_worker=True), q.Started())
+    result = ItemResult(exit_status=status, reason="it broke")
+    state = stepped(state, q.Ended("a", result, has_worker=True, again_id="a2"))
+    assert (state.mode, names(state), state.waiting[0].result) == ("stopped", ["a2", "b"], result)
+    running = stepped(state, q.Started()).running
+    assert running is not None
+    assert running.item_id == "a2"
+
+
+def test_autostart_runs_what_is_added_until_something_fails_which_is_then_held() -> None:
+    state = stepped(QueueState(has_worker=True), q.AutostartSet(True))
+    state = stepped(state, q.Added((QueueItem(item_id="a", plan="count", goes_back=True),)))
+    assert state.running is not None
+    state = stepped(state, q.Ended("a", COMPLETED, has_worker=True), q.Added((item("b"),)))
+    assert (state.mode, state.autostart) == ("running", True)
+    bad = QueueItem(item_id="c", plan="count", goes_back=True)
+    state = stepped(state, q.Ended("b", COMPLETED, has_worker=True), q.Added((bad,)))
+    state = stepped(state, q.Ended("c", FAILED, has_worker=True, again_id="c2"))
+    assert (state.mode, state.autostart) == ("stopped", False)
+    assert [(each.item_id, each.state, each.held) for each in state.waiting] == [("c2", "held", "it broke")]
+
+
+def test_stopping_ends_autostart_and_a_new_scan_server_begins_without_it() -> None:
+    state = stepped(waiting("a", has_worker=True, autostart=True), q.StopAsked())
+    assert (state.mode, state.autostart) == ("stopped", False)
+    assert recover(waiting("a", autostart=True), "it died")[0].autostart is False
+
+
+def test_the_queue_stops_at_the_instruction_which_is_spent_then() -> None:
+    here = QueueItem(item_id="s", plan="queue_stop", kind="instruction")
+    state = QueueState(waiting=(item("a"), here, item("b")), has_worker=True)
+    state = stepped(state, q.Started(), q.Ended("a", COMPLETED, has_worker=True))
+    assert (state.mode, names(state)) == ("stopped", ["b"])
+    looping = QueueState(waiting=(here, item("b")), has_worker=True, loop=True)
+    assert names(stepped(looping, q.Started())) == ["b", "s"]
+
+
+def test_an_item_runs_past_a_stopped_queue_only() -> None:
+    state, commands = step(waiting("a", has_worker=True), q.Executed(item("x")))
+    assert isinstance(commands[-1], q.RunOnWorker)
+    assert (names(state), state.mode) == (["a"], "stopped")
+    state = stepped(state, q.Ended("x", FAILED, has_worker=True, again_id="x2"))
+    assert (names(state), state.running) == (["a"], None)
+    for busy in (stepped(waiting("a", has_worker=True), q.Started()), waiting("a", mode="running")):
+        with pytest.raises(RefusedError, match="stop the queue first"):
+            step(busy, q.Executed(item("x")))
+    with pytest.raises(RefusedError, match="no worker is ready"):
+        step(waiting("a"), q.Executed(item("x")))
 
 
 class Durable:
@@ -192,12 +304,15 @@ class Durable:
             case q.Facts():
                 self.facts = change
 
-    def state(self) -> q.QueueState:
-        return q.QueueState(
+    def state(self) -> QueueState:
+        return QueueState(
             waiting=tuple(self.items[item_id] for item_id in self.order),
             running=self.items[self.facts.running] if self.facts.running else None,
             mode=self.facts.mode,
             revision=self.facts.revision,
+            loop=self.facts.loop,
+            ignore_failures=self.facts.ignore_failures,
+            autostart=self.facts.autostart,
         )
 
 
@@ -206,7 +321,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.state = q.QueueState()
+        self.state = QueueState()
         self.durable = Durable()
         self.submitted: list[str] = []
         self.taken_out: list[str] = []
@@ -216,13 +331,13 @@ class QueueMachine(RuleBasedStateMachine):
 
     def happen(self, event: q.Event) -> bool:
         try:
-            state, commands = q.step(self.state, event)
+            state, commands = step(self.state, event)
         except RefusedError:
             return False
         self.carry_out(state, commands)
         return True
 
-    def carry_out(self, state: q.QueueState, commands: tuple[q.Command, ...]) -> None:
+    def carry_out(self, state: QueueState, commands: tuple[q.Command, ...]) -> None:
         for command in commands:
             match command:
                 case q.Persist(persisted):
@@ -237,17 +352,72 @@ class QueueMachine(RuleBasedStateMachine):
                     pass
         self.state = state
 
-    @rule(count=st.integers(1, 3), position=st.none() | st.integers(-4, 4), start=st.booleans())
-    def add(self, count: int, position: int | None, start: bool) -> None:
+    @rule(
+        count=st.integers(1, 3),
+        position=st.none() | st.integers(-4, 4),
+        start=st.booleans(),
+        goes_back=st.booleans(),
+    )
+    def add(self, count: int, position: int | None, start: bool, goes_back: bool) -> None:
         new = [f"i{len(self.submitted) + n}" for n in range(count)]
-        if self.happen(q.Added(tuple(item(name) for name in new), position, start)):
+        items = tuple(QueueItem(item_id=name, plan="count", goes_back=goes_back) for name in new)
+        if self.happen(q.Added(items, q.Place(position), start)):
             self.submitted += new
+
+    @rule(data=st.data())
+    def move(self, data: st.DataObject) -> None:
+        if self.state.waiting:
+            there = names(self.state)
+            moved = data.draw(st.lists(st.sampled_from(there), min_size=1, unique=True))
+            other = data.draw(st.sampled_from(there))
+            place = data.draw(st.sampled_from([q.Place(0), q.Place(), q.Place(before=other), q.Place(after=other)]))
+            self.happen(q.Moved(tuple(moved), place))
+
+    @rule(data=st.data(), has_new_id=st.booleans())
+    def edit(self, data: st.DataObject, has_new_id: bool) -> None:
+        if self.state.waiting:
+            name = data.draw(st.sampled_from(names(self.state)))
+            new = self.new_name() if has_new_id else name
+            assert self.happen(q.Edited(name, item(new)))
+            if has_new_id:
+                self.taken_out.append(name)
+
+    @rule(data=st.data())
+    def hold(self, data: st.DataObject) -> None:
+        if self.state.waiting:
+            assert self.happen(q.Held(data.draw(st.sampled_from(names(self.state))), "somebody said so"))
+
+    @rule(event=st.builds(q.ModeSet, st.none() | st.booleans(), st.none() | st.booleans()))
+    def set_mode(self, event: q.Event) -> None:
+        assert self.happen(event)
+
+    @rule(is_on=st.booleans())
+    def set_autostart(self, is_on: bool) -> None:
+        assert self.happen(q.AutostartSet(is_on))
+
+    @rule()
+    def execute(self) -> None:
+        name = f"i{len(self.submitted)}"
+        if self.happen(q.Executed(item(name))):
+            self.submitted.append(name)
+
+    def new_name(self) -> str:
+        """Give an id that counts as submitted."""
+        self.submitted.append(f"i{len(self.submitted)}")
+        return self.submitted[-1]
+
+    def end(self, event: type[q.Ended | q.WorkerLost], *facts: Any) -> None:
+        """End what runs; it may go back under a new id."""
+        again = f"i{len(self.submitted)}"
+        self.happen(event(*facts, again_id=again))
+        if again in names(self.state) or (self.state.running is not None and self.state.running.item_id == again):
+            self.submitted.append(again)
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         if self.state.waiting:
             name = data.draw(st.sampled_from(names(self.state)))
-            assert self.happen(q.Removed(name))
+            assert self.happen(q.Removed((name,)))
             self.taken_out.append(name)
 
     @rule()
@@ -275,18 +445,18 @@ class QueueMachine(RuleBasedStateMachine):
     def item_ends(self, status: Any, has_worker: bool) -> None:
         if self.on_worker is not None:
             name, self.on_worker = self.on_worker, None
-            self.happen(q.Ended(name, ItemResult(exit_status=status), has_worker))
+            self.end(q.Ended, name, ItemResult(exit_status=status), has_worker)
 
     @rule(has_worker=st.booleans())
     def worker_dies(self, has_worker: bool) -> None:
         if self.on_worker is not None:
             self.on_worker = None
-            self.happen(q.WorkerLost(FAILED, has_worker))
+            self.end(q.WorkerLost, FAILED, has_worker)
 
     @rule()
     def scan_server_dies(self) -> None:
         self.on_worker = None
-        self.carry_out(*q.recover(self.durable.state(), "the scan server died"))
+        self.carry_out(*recover(self.durable.state(), "the scan server died"))
 
     @invariant()
     def every_item_is_in_one_place(self) -> None:
@@ -309,6 +479,11 @@ class QueueMachine(RuleBasedStateMachine):
             self.state.mode,
         )
         assert durable.revision == self.state.revision
+        assert (durable.loop, durable.ignore_failures, durable.autostart) == (
+            self.state.loop,
+            self.state.ignore_failures,
+            self.state.autostart,
+        )
 
     @invariant()
     def what_the_queue_says_runs_is_what_the_worker_has(self) -> None:
@@ -321,4 +496,4 @@ TestQueueMachine = QueueMachine.TestCase
 
 def test_an_end_that_belongs_to_another_item_is_refused() -> None:
     with pytest.raises(UnknownItemError):
-        q.step(stepped(waiting("a", has_worker=True), q.Started()), q.Ended("b", COMPLETED))
+        step(stepped(waiting("a", has_worker=True), q.Started()), q.Ended("b", COMPLETED))

@@ -10,7 +10,8 @@ from bec_bluesky.bus import Bus
 from bec_bluesky.channels import ITEMS, ORDER, QUEUE, REQUESTS, SCAN_STATUS
 from bec_bluesky.errors import BusError, FencedError, RefusedError
 from bec_bluesky.messages.queue import ItemResult, QueueItem, ScanServerStatus
-from bec_bluesky.scan_server import _queue as q
+from bec_bluesky.scan_server import _queue_events as q
+from bec_bluesky.scan_server._queue import QueueState, step
 from bec_bluesky.scan_server._store import QueueStore
 
 
@@ -25,10 +26,10 @@ async def store(bus: Bus) -> QueueStore:
     return store
 
 
-async def stepped(store: QueueStore, state: q.QueueState, *events: q.Event) -> q.QueueState:
+async def stepped(store: QueueStore, state: QueueState, *events: q.Event) -> QueueState:
     """Carry out what of the commands concerns Redis."""
     for event in events:
-        state, commands = q.step(state, event)
+        state, commands = step(state, event)
         for command in commands:
             if isinstance(command, q.Persist):
                 await store.write(command.changes)
@@ -38,11 +39,11 @@ async def stepped(store: QueueStore, state: q.QueueState, *events: q.Event) -> q
 async def test_a_restart_finds_the_queue_as_it_was(store: QueueStore, bus: Bus) -> None:
     state = await stepped(
         store,
-        q.QueueState(has_worker=True),
+        QueueState(has_worker=True),
         q.Added(tuple(item(name, kwargs={"num": 3}) for name in "abc")),
-        q.Added((item("front"),), 0),
-        q.Added((item("middle"),), 2),
-        q.Removed("b"),
+        q.Added((item("front"),), q.Place(0)),
+        q.Added((item("middle"),), q.Place(2)),
+        q.Removed(("b",)),
         q.Started(),
     )
     successor = QueueStore(bus)
@@ -56,7 +57,7 @@ async def test_a_restart_finds_the_queue_as_it_was(store: QueueStore, bus: Bus) 
 async def test_an_ended_item_moves_to_the_history_in_one_step(store: QueueStore, bus: Bus) -> None:
     result = ItemResult(exit_status="completed", run_uids=["u"], scan_ids=[4])
     await stepped(
-        store, q.QueueState(has_worker=True), q.Added((item("a"),)), q.Started(), q.Ended("a", result, has_worker=True)
+        store, QueueState(has_worker=True), q.Added((item("a"),)), q.Started(), q.Ended("a", result, has_worker=True)
     )
     loaded = await store.load()
     assert (loaded.state.waiting, loaded.state.running, loaded.state.mode, loaded.history) == ((), None, "stopped", 1)
@@ -66,7 +67,7 @@ async def test_an_ended_item_moves_to_the_history_in_one_step(store: QueueStore,
 
 
 async def test_an_earlier_scan_server_is_refused_whatever_it_writes(store: QueueStore, bus: Bus) -> None:
-    state = await stepped(store, q.QueueState(), q.Added((item("a"),)))
+    state = await stepped(store, QueueState(), q.Added((item("a"),)))
     successor = QueueStore(bus)
     await successor.take_over()
     status = ScanServerStatus(time=time.time(), queue_state="stopped", run_state="idle", waiting=0)
@@ -101,7 +102,7 @@ async def test_a_write_whose_reply_is_lost_is_carried_out_once(settings: object,
         store = QueueStore(lossy)
         await store.take_over()
         lossy.losses = 3
-        state = await stepped(store, q.QueueState(has_worker=True), q.Added((item("a"), item("b"))))
+        state = await stepped(store, QueueState(has_worker=True), q.Added((item("a"), item("b"))))
         lossy.losses = 2
         state = await stepped(store, state, q.Started())
         lossy.losses = 2
@@ -158,20 +159,20 @@ async def test_a_page_of_a_long_history_takes_no_longer_than_of_a_short_one(stor
 
 
 async def test_a_full_redis_still_lets_items_be_taken_out(store: QueueStore, bus: Bus) -> None:
-    state = await stepped(store, q.QueueState(), q.Added((item("a"), item("b"))))
+    state = await stepped(store, QueueState(), q.Added((item("a"), item("b"))))
     limit = (await bus.redis.config_get("maxmemory"))["maxmemory"]
     await bus.redis.config_set("maxmemory", "1mb")
     try:
         with pytest.raises(BusError):
             await bus.put(SCAN_STATUS, ScanServerStatus(time=0.0, queue_state="stopped", run_state="idle", waiting=0))
-        state = await stepped(store, state, q.Removed("a"))
+        state = await stepped(store, state, q.Removed(("a",)))
     finally:
         await bus.redis.config_set("maxmemory", limit)
     assert (await store.load()).state.waiting == state.waiting
 
 
 async def test_a_record_that_cannot_be_read_is_left_out_and_said(store: QueueStore, bus: Bus) -> None:
-    await stepped(store, q.QueueState(), q.Added((item("a"), item("b"))))
+    await stepped(store, QueueState(), q.Added((item("a"), item("b"))))
     await bus.redis.hset(bus.key(ITEMS), "a", b"\xc1 not ours")  # pyright: ignore[reportGeneralTypeIssues]
     loaded = await store.load()
     assert [each.item_id for each in loaded.state.waiting] == ["b"]
