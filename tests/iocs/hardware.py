@@ -95,17 +95,29 @@ class Hardware:
 
     def compare(self, plan: str, *args: Any, **kwargs: Any) -> Documents:
         """Run a plan by the queue and in a stock RunEngine: the documents must be the same; give those of the queue."""
-        self._go_home()
+        self.settle()
         remote, item = self.run(plan, *args, **kwargs)
-        self._go_home()
+        self.settle()
         local, error = self.in_process.run(plan, *args, **kwargs)
         assert item.result is not None
         assert (item.result.exit_status, error) == ("completed", None), item.result.reason
         assert comparable(remote) == comparable(local)
         return remote
 
-    def _go_home(self) -> None:
+    def settle(self) -> None:
+        """Have the axis of the soft IOC where monitors begin, and wait until the motor records stand still."""
         self.soft.put("soft:M1", 0.5)
+        for motor in ("mtr1", "mtr2", "mtr3"):
+            until(lambda motor=motor: self.stands(motor) and self.sim.get(f"sim:{motor}.STOP") == 0, f"{motor} at rest")
+
+    def stands(self, motor: str) -> bool:
+        """Tell whether a motor record stands still."""
+        return self.sim.get(f"sim:{motor}.DMOV") == 1
+
+    def tick(self, times: int) -> None:
+        """Wait while an IOC counts so many tenths of a second."""
+        before = self.soft.get("soft:COUNT")
+        until(lambda: self.soft.get("soft:COUNT") >= before + times, "ticks")
 
     def documents(self, item: QueueItem) -> Documents:
         """Give the documents of an item's runs."""

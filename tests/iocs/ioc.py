@@ -146,7 +146,11 @@ def mini_beamline() -> Ioc:
 
 
 def fake_motor_record(prefix: str = "sim:") -> Ioc:
-    """caproto's motor records `mtr1` … `mtr3`; its put completes at once and DMOV follows up to 0.1 s later."""
+    """caproto's motor records `mtr1` … `mtr3`.
+
+    Its put completes at once and DMOV follows up to 0.1 s later; a STOP that comes when it stands still stays for as
+    long, and may stop the next move (a RunEngine stops at the end of a plan whatever moved).
+    """
     return Ioc(_caproto("fake_motor_record", prefix), f"{prefix}mtr1")
 
 

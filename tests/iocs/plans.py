@@ -33,12 +33,13 @@ def watch(signal: Readable, times: int) -> Generator[Any, Any, None]:
 
 
 def move_to_reading(motor: Movable[Any], signal: Readable) -> Generator[Any, Any, None]:
-    """Move to the value of a signal: where that is, only the moment tells."""
-    target = yield from bps.rd(signal)
+    """Move to what a signal reads once it was triggered: no preflight can know where that is."""
+    yield from bps.trigger(signal, wait=True)
+    reading = yield from bps.read(signal)
 
     @bpp.run_decorator()
     def inner() -> Generator[Any, Any, None]:
-        yield from bps.mv(motor, target)
+        yield from bps.mv(motor, reading[signal.name]["value"])
 
     return (yield from inner())
 

@@ -17,3 +17,10 @@ def hardware(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hardware]:
         yield hardware
     finally:
         hardware.end()
+
+
+@pytest.fixture
+def settled(hardware: Hardware) -> Hardware:
+    """The same, with every axis at rest."""
+    hardware.settle()
+    return hardware

@@ -8,6 +8,7 @@ import pytest
 from tests.iocs.hardware import Hardware, comparable, events
 from tests.live_system import until
 
+pytestmark = pytest.mark.timeout(300)
 SCANS: dict[str, tuple[Any, ...]] = {
     "ophyd EpicsSignal": ("count", ["exposure", "mode", "sample", "wave"]),
     "ophyd EpicsMotor": ("scan", ["exposure"], "mtr", 0, 1, 3),

@@ -43,6 +43,7 @@ PVA_VALUES: dict[str, Any] = VALUES | {
         "a_enum": ["Ccc", "Aaa"],
     },
 }
+pytestmark = pytest.mark.timeout(300)
 READ_ONLY = ("mbb_direct_bit_r", "slowseq", "superset_enum", "ntndarray")
 """What is not set here: read-only ones, a sequence that takes its time, another view of `subset_enum`."""
 
