@@ -85,6 +85,7 @@ INSTRUCTIONS = Channel("devices:<server>:instructions", devices.Instruction, "fa
 ANSWERS = Channel("devices:answers:<client>", devices.Answers, "fan-out", writer="device server")
 BEATS = Channel("devices:<server>:beat", devices.Beat, "fan-out", writer="device server")
 DEVICES = Channel("devices:<server>:info", devices.DeviceInfo, "table", writer="device server")
+DEVICE_HOLDERS = Channel("devices:<server>:holders", devices.DeviceHolder, "table", writer="device server")
 DEVICE_CHANGES = Channel("devices:changes", devices.DeviceInfo, "log", writer="device server", length=5_000)
 READBACKS = Channel("devices:<server>:readback", devices.Readback, "table", writer="device server")
 READBACK_CHANGES = Channel("devices:readbacks", devices.Readback, "log", writer="device server", length=5_000)

@@ -12,6 +12,7 @@ BecBlueskyError
 │   ├── UnknownPlanError (…, LookupError)
 │   ├── UnknownDeviceError (…, LookupError)
 │   ├── UnknownItemError (…, LookupError)
+│   ├── DeviceHeld                        somebody else holds the device; the text says who
 │   └── BadArgumentError
 ├── PlanFailedError (RuntimeError)        a plan that a person waits for did not complete; `item` has the facts
 └── DeviceError (RuntimeError)            something on the other side of a proxy
@@ -35,6 +36,7 @@ __all__ = [
     "DeviceDisconnected",
     "DeviceError",
     "DeviceFailed",
+    "DeviceHeld",
     "DeviceServerLost",
     "DeviceTimeout",
     "FencedError",
@@ -139,6 +141,15 @@ class UnknownItemError(RefusedError, LookupError):
     """The queue has no such item."""
 
     code = "unknown_item"
+
+
+class DeviceHeld(RefusedError):
+    """Somebody else holds the device, such as a running plan: only its holder may change it."""
+
+    code = "device_held"
+
+    def __init__(self, device: str, holder: str, remedy: str) -> None:
+        super().__init__(f"{device} is held by {holder}: {remedy}")
 
 
 class BadArgumentError(RefusedError):

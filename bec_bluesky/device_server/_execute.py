@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +11,7 @@ from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._answers import Outbox
 from bec_bluesky.device_server._arguments import rebuilt
 from bec_bluesky.device_server._batch import Batch
+from bec_bluesky.device_server._claims import CLAIM_VERBS, Claims
 from bec_bluesky.device_server._describe import METHODS, STATUS_METHODS
 from bec_bluesky.device_server._guard import guard
 from bec_bluesky.device_server._monitors import Monitors
@@ -25,7 +26,7 @@ from bec_bluesky.messages.failures import tell
 
 __all__ = ["IN_ORDER", "Executor"]
 
-IN_ORDER = frozenset({THEN, GIVE_UP, "read_all"})
+IN_ORDER = frozenset({THEN, GIVE_UP, "read_all", "client_lost"}) | CLAIM_VERBS
 """Verbs of the server itself that are done in their order with those of devices."""
 
 _URGENT = frozenset({"stop"})
@@ -53,20 +54,21 @@ class Executor:
         self._registry = registry
         self._outbox = outbox
         self._where = f"device server {server}"
+        self.claims = Claims(registry, server)
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="device")
         self._own_threads: dict[str, ThreadPoolExecutor] = {}
         self._lanes: dict[str, asyncio.Future[None]] = {}
         """{device: done when what must come before the next operation has ended}"""
         self._queued: dict[str, int] = {}
         """{device: operations that wait for its lane}"""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.statuses = Statuses(self._loop, outbox)
         self.reader = Reader(self._threads)
         self.monitors = Monitors(self._loop, outbox)
         self.steps = Steps(self._where, outbox.say, self._start_all)
         self.view: Callable[[Found, float], Coroutine[Any, Any, Any]] = _not_viewed
         """What `view` does; it waits for nothing that is under way."""
-        self.stopping = Stopping(registry, self.statuses, self.monitors, self.steps, self.execute)
+        self.stopping = Stopping(registry, self.statuses, self.monitors, self.steps, self.execute, self.claims.token_of)
 
     # ── instructions ──
 
@@ -92,9 +94,27 @@ class Executor:
         for job in in_threads.values():
             self._spawn(self._run_in_thread(batch, job))
 
+    def lose_client(self, client: str) -> "asyncio.Task[dict[str, str]]":
+        """Stop what a lost client moves, then let others have it; the task gives {path: what went wrong}."""
+        lost = self._loop.create_task(self.stopping.lose_client(client))
+        self._tasks.add(lost)
+        lost.add_done_callback(self._tasks.discard)
+        self.claims.lose_client(client, lost)
+        return lost
+
+    def clients(self) -> set[str]:
+        """Give the clients that would leave something behind."""
+        return self.stopping.clients() | self.claims.clients()
+
     def _start_for_server(self, batch: Batch, op: Op) -> None:
         if op.verb == "read_all":
             self._spawn(self._answer_with(batch, op, self._read_all(op.args)))
+        elif op.verb == "client_lost":
+            self._spawn(self._answer_with(batch, op, self.lose_client(str(op.args[0]))))
+        elif self.claims.must_wait(op):
+            self._spawn(self._answer_with(batch, op, self.claims.serve_later(batch, op)))
+        elif op.verb in CLAIM_VERBS:
+            batch.answer(Answer(op.id, "result", self.claims.serve(batch, op)))
         else:
             self.steps.give_up(batch.client, op.args[0])
             batch.answer(Answer(op.id, "result", None))
@@ -103,6 +123,7 @@ class Executor:
         found = self._registry.find(op.device)
         _check_verb(found, op)
         guard(found, op, self._registry.entries)
+        self.claims.allow(batch, op, found)
         self.statuses.started(batch.client, op)
         entry = found.entry
         if op.verb == _VIEW:
@@ -165,9 +186,9 @@ class Executor:
             method = getattr(device, op.verb)
             self._take_result(batch, op, found, method(*rebuilt(method, op.args), **op.kwargs))
 
-    async def _answer_with(self, batch: Batch, op: Op, coroutine: Coroutine[Any, Any, Any]) -> None:
+    async def _answer_with(self, batch: Batch, op: Op, awaitable: Awaitable[Any]) -> None:
         try:
-            result = await coroutine
+            result = await awaitable
         except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
             batch.fail(op, error, in_call=True)
         else:

@@ -14,7 +14,7 @@ from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._construct import check, construct
 from bec_bluesky.device_server._describe import absent, describe
 from bec_bluesky.device_server._device_file import DeviceSpec
-from bec_bluesky.device_server._needs import build_order, needed_by
+from bec_bluesky.device_server._needs import build_order, needed_by, references
 from bec_bluesky.errors import DeviceFailed, SettingsError, UnknownDeviceError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import DeviceInfo
@@ -26,6 +26,8 @@ RETRY_PERIOD = 5.0
 """Seconds between two tries to connect a device that failed."""
 _BUILD_MORE = 5.0
 """Seconds on top of a device's `timeout`, for its constructor and what `set:` sets."""
+_MOVING_VERBS = ("set", "kickoff")
+"""Whoever has one of these moves what it refers to; a detector that refers to a motor only looks at it."""
 CONNECTING = "it is being built and connected"
 LAZY = "connects when it is first used"
 HANGS = "{class_} does not return: its driver hangs; restart the device server once that is mended"
@@ -58,6 +60,8 @@ class Found:
     entry: Entry
     device: Any
     layer: _layers.Layer
+    moved: tuple[str, ...]
+    """Devices that are held when this is used: its own, and those that this one moves."""
 
 
 class Registry:
@@ -249,8 +253,23 @@ class Registry:
         if entry.device is None or entry.state in ("failed", "disabled"):
             raise DeviceFailed(f"device {first} is {entry.state}: {entry.reason}")
         device = _layers.part(entry.device, rest) if rest else entry.device
-        found = self._found[path] = Found(path, entry, device, _layers.layer_of(device))
+        found = self._found[path] = Found(path, entry, device, _layers.layer_of(device), self.moved_with(first))
         return found
+
+    def moved_with(self, path: str) -> tuple[str, ...]:
+        """Give the device to which a path belongs, and what it moves; raises UnknownDeviceError.
+
+        That is what its arguments refer to, if it can be set or kicked off itself; and so on.
+        """
+        names = [path.partition(".")[0]]
+        if names[0] not in self.entries:
+            raise UnknownDeviceError(names[0], self.entries)
+        for name in names:
+            entry = self.entries[name]
+            if any(hasattr(type(entry.device), verb) for verb in _MOVING_VERBS):
+                needed = (reference.partition(".")[0] for reference in references(entry.spec))
+                names += [each for each in dict.fromkeys(needed) if each in self.entries and each not in names]
+        return tuple(names)
 
     def connected(self) -> Iterator[Entry]:
         """Give the entries whose devices are there, though their control system may be away just now."""

@@ -82,9 +82,10 @@ class DeviceServer(Service):
         self.spawn(self._keep_wire(), "wire")
         self.spawn(self._send_beats(), "beats")
         self.spawn(self._readbacks.run(), "readbacks")
+        self.spawn(self._executor.claims.run(self.bus), "claims")
         self.spawn(self._try_again(building), "try again")
-        stopping, outbox = self._executor.stopping, self._outbox
-        presence = Presence(self.settings.beamline, lambda: outbox.wire, stopping.clients, self._lose_client)
+        outbox = self._outbox
+        presence = Presence(self.settings.beamline, lambda: outbox.wire, self._executor.clients, self._lose_client)
         self.spawn(presence.run(), "presence of clients")
         self._say_how_many()
 
@@ -104,7 +105,8 @@ class DeviceServer(Service):
     # ── what is there ──
 
     async def _publish_all(self) -> None:
-        assert self._registry is not None
+        assert self._registry is not None and self._executor is not None
+        self._executor.claims.publish_all()
         await self.bus.delete(DEVICES, server=self.server)
         await self.bus.delete(READBACKS, server=self.server)
         for entry in self._registry.entries.values():
@@ -145,7 +147,7 @@ class DeviceServer(Service):
 
     async def _lose_client(self, client: str) -> None:
         assert self._executor is not None
-        failures = await self._executor.stopping.lose_client(client)
+        failures = await self._executor.lose_client(client)
         for path, why in failures.items():
             await self.alarm(f"{path} was moved by a client that is gone, and could not be stopped: {why}")
 
@@ -232,11 +234,10 @@ class DeviceServer(Service):
                 result = [info for entry in self._registry.entries.values() for info in entry.infos]
             elif op.verb == "stop_all":
                 result = await self._executor.stopping.stop_all()
-            elif op.verb == "client_lost":
-                result = await self._executor.stopping.lose_client(str(op.args[0]))
             else:
                 raise RefusedError(
-                    f"the device server has no verb {op.verb!r}: there are client_lost, list, ping and stop_all",
+                    f"the device server has no verb {op.verb!r}: there are claim, client_lost, list, ping, release, "
+                    "renew and stop_all",
                     "unknown_verb",
                 )
         except Exception as error:  # noqa: BLE001  # the answer to the client

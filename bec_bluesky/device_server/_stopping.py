@@ -37,12 +37,15 @@ class Stopping:
         monitors: Monitors,
         steps: Steps,
         execute: Callable[[Instruction], None],
+        token_of: Callable[[str, str], str],
     ) -> None:
+        """`token_of(client, path)` gives the token by which a client holds a device, if it does."""
         self._registry = registry
         self._statuses = statuses
         self._monitors = monitors
         self._steps = steps
         self._execute = execute
+        self._token_of = token_of
         self.threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="stop")
         self._under_way: dict[str, asyncio.Task[None]] = {}
         """{path: its `stop`, which may hang}"""
@@ -96,7 +99,8 @@ class Stopping:
             if path in stoppable:
                 self._end_flight(path)
         for path in reversed(staged):
-            self._execute(Instruction(_NOBODY, "", [Op(0, path, "unstage")]))
+            token = self._token_of(client, path)
+            self._execute(Instruction(_NOBODY, "", [Op(0, path, "unstage")], token=token))
         if stoppable or staged:
             _log.warning("client %s is gone: stopped %s, unstaged %s", client, stoppable, staged)
         return failures

@@ -11,6 +11,7 @@ __all__ = [
     "Answers",
     "Beat",
     "Completion",
+    "DeviceHolder",
     "DeviceInfo",
     "Instruction",
     "Op",
@@ -27,9 +28,9 @@ class Op(msgspec.Struct, frozen=True, array_like=True):
     """Dotted for children: `samx.velocity`; empty for the server itself."""
     verb: str
     """A method of bluesky's protocols, `get`, `put` or `view`, or one of the server's (`list`, `stop_all`, `ping`,
-    `client_lost` with the client's name; `then`, `read_all`, `give_up`: see Instruction). `subscribe` is answered by
-    `value`s until `clear_sub` with its id. `view` (seconds) gives the Readback of now, and for so long has what changes
-    published in READBACK_CHANGES, without a monitor."""
+    `client_lost` with the client's name; `then`, `read_all`, `give_up`, `claim`, `renew`, `release`: see Instruction).
+    `subscribe` is answered by `value`s until `clear_sub` with its id. `view` (seconds) gives the Readback of now, and
+    for so long has what changes published in READBACK_CHANGES, without a monitor."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
 
@@ -40,6 +41,11 @@ class Instruction(msgspec.Struct, frozen=True, array_like=True):
     What comes after a verb `then` of the server starts when everything before it has ended well, else never.
     `read_all` reads, in parallel, the devices whose paths are its arguments, and gives {path: reading, or Failure}.
     `give_up` lets nothing more start of the instruction that has the operation whose id is its argument.
+
+    For the instruction's token, `claim([devices], text, seconds)` holds devices with their parts, and what they move,
+    all or none, until `release` or until so many seconds have passed without `renew(text, seconds)`; `text` says who
+    that is. Both take `item_id=`, `user=` and `scan_id=` too. `release()` lets go of everything,
+    `release([devices])` of these. Each gives the devices that are held then.
     """
 
     client: str
@@ -51,7 +57,8 @@ class Instruction(msgspec.Struct, frozen=True, array_like=True):
     deadline: float = 0.0
     """Seconds since the epoch after which the batch must not be started; 0: none."""
     token: str = ""
-    """Who holds the devices (claims)."""
+    """Names a holder. A verb that changes a device which another one holds is refused (DeviceHeld); a free device is
+    held from then on. Without a token free devices can be used, and are not held."""
 
 
 class Completion(msgspec.Struct, frozen=True, array_like=True):
@@ -123,6 +130,21 @@ class DeviceInfo(Message, frozen=True, kw_only=True, tag="device_info"):
     """What the device file says besides; of top-level devices."""
     representation: str = ""
     """Its `repr`, which bluesky puts into `plan_args`."""
+
+
+class DeviceHolder(Message, frozen=True, kw_only=True, tag="device_holder"):
+    """Who holds a device (table by the names of top-level devices; a device nobody holds is not in it)."""
+
+    device: str
+    text: str
+    """For people, complete: `scan 12, grid_scan (item 3f2a9c01, anna)`."""
+    client: str
+    since: float
+    item_id: str = ""
+    """Queue item for whose plan it is held; empty: a person, or another program."""
+    scan_id: int | None = None
+    """Its newest run."""
+    user: str = ""
 
 
 class Readback(Message, frozen=True, kw_only=True, tag="readback"):
