@@ -44,7 +44,7 @@ class Hardware:
         self.demo = ioc.demo()
         self.types = ioc.datatypes()
         self.soft = ioc.soft_ioc()
-        self.iocs = (self.sim, self.mini, self.demo, self.types, self.soft)
+        self.iocs = (self.sim, self.mini, self.demo, self.types, self.soft, ioc.area_detector())
         self.system = System(directory)
         self.in_process: InProcess
         self.bl: Client

@@ -5,7 +5,6 @@ pickled on its standard input and output.
 """
 
 import asyncio
-import builtins
 import contextlib
 import importlib
 import os
@@ -16,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from bluesky import RunEngine
 from bluesky.utils import FailedStatus
 
 _DEADLINE = 60.0
+_TYPES = {"float": float, "numpy:ndarray": np.ndarray}
 _ROOT = Path(__file__).parents[2]
 
 
@@ -122,7 +123,7 @@ class _Devices:
 
     async def _build(self, name: str, entry: Any) -> Any:
         module, _, class_ = entry["class"].partition(":")
-        args = [getattr(builtins, each["$type"]) if isinstance(each, dict) else each for each in entry["args"]]
+        args = [_TYPES[each["$type"]] if isinstance(each, dict) else each for each in entry["args"]]
         device = getattr(importlib.import_module(module), class_)(*args, **entry.get("kwargs", {}), name=name)
         if hasattr(device, "connect"):
             await device.connect(timeout=_DEADLINE)

@@ -26,8 +26,8 @@ class Ioc:
     """An IOC that can be started, killed and started again on the same ports."""
 
     command: list[str]
-    pv: str
-    """One of its PVs, which answers once it runs."""
+    pv: str = ""
+    """One of its PVs, which answers once it runs, if it speaks Channel Access."""
     ports: tuple[int, int, int] = field(default_factory=lambda: _free_ports())
     """Of Channel Access, of PV Access searches, of PV Access."""
     process: subprocess.Popen[bytes] | None = None
@@ -59,7 +59,7 @@ class Ioc:
 
     def wait_until_there(self) -> None:
         deadline = time.monotonic() + _START_WITHIN
-        while True:
+        while self.pv:
             try:
                 self.get(self.pv, timeout=0.5)
                 return
@@ -167,3 +167,10 @@ def datatypes() -> Ioc:
 def soft_ioc(prefix: str = "soft:") -> Ioc:
     """The one of `soft_ioc.py`."""
     return Ioc([sys.executable, str(Path(__file__).with_name("soft_ioc.py")), prefix], f"{prefix}COUNT")
+
+
+def area_detector() -> Ioc:
+    """pvapy's stand-in for an areaDetector: `adsim:image`, 48 rows of 64 pixels, ten times a second, PV Access only."""
+    image = ["-nx", "64", "-ny", "48", "-dt", "uint8", "-nf", "3"]
+    rate = ["-fps", "10", "-rt", "86400", "-dc"]
+    return Ioc([sys.executable, "-m", "pvapy.cli.adSimServer", "-cn", "adsim:image", *image, *rate])

@@ -5,6 +5,7 @@ from typing import Any
 import h5py
 import pytest
 
+from bec_bluesky.messages.queue import QueueItem
 from tests.iocs.hardware import Hardware, comparable, events
 from tests.live_system import until
 
@@ -26,6 +27,20 @@ SCANS: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("name", SCANS)
 def test_documents_are_those_of_a_stock_engine(hardware: Hardware, name: str) -> None:
     hardware.compare(*SCANS[name])
+
+
+def test_frames_of_an_area_detector_arrive_as_they_are_described(hardware: Hardware) -> None:
+    """Their pixels are random, so only the rest can be compared with in process; 64 pixels in each of 48 rows."""
+    remote, item = hardware.run("count", ["camera"], num=2)
+    local, error = hardware.in_process.run("count", ["camera"], num=2)
+    assert error is None and item.result is not None
+    for documents in (remote, local):
+        frames = [document["data"].pop("camera") for name, document in documents if name == "event"]
+        assert [(frame.shape, frame.dtype) for frame in frames] == [((48, 64), "uint8")] * 2
+    assert comparable(remote) == comparable(local)
+    with h5py.File(nexus_file(hardware, item)) as nexus:
+        assert nexus["entry/streams/primary/camera"].shape == (2, 48, 64)
+        assert nexus["entry/streams/primary/camera"].dtype == "uint8"
 
 
 def test_the_motor_of_ophyd_async_makes_the_same_documents_but_for_where_it_is(hardware: Hardware) -> None:
@@ -62,12 +77,17 @@ def test_a_monitor_of_a_signal_misses_no_update(hardware: Hardware) -> None:
 
 def test_the_file_of_a_scan_has_what_the_documents_say(hardware: Hardware) -> None:
     documents, item = hardware.run("scan", ["pva_counter", "wave"], "stage.x", 0, 1, 4)
-    assert item.result is not None
-    run = item.result.run_uids[0]
-    until(lambda: hardware.bl.files(run), "its file")
-    with h5py.File(hardware.bl.files(run)[0].path) as nexus:
+    with h5py.File(nexus_file(hardware, item)) as nexus:
         stream = nexus["entry/streams/primary"]
         for key in ("stage-x", "pva_counter-channel-1-value", "pva_counter-channel-3-value"):
             assert stream[key.replace("-", "_")][:].tolist() == events(documents, key)
         assert stream["wave"].shape == (4, 100)
         assert stream["stage_x"].attrs["units"] == "mm"
+
+
+def nexus_file(hardware: Hardware, item: QueueItem) -> str:
+    """Give the file of an item's run, once it is complete."""
+    assert item.result is not None
+    (run,) = item.result.run_uids
+    until(lambda: hardware.bl.files(run), "its file")
+    return hardware.bl.files(run)[0].path
