@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Self
 
 import redis.asyncio as aioredis
@@ -119,6 +119,16 @@ class Bus:
             if channel.lifetime is not None:
                 await self.redis.pexpire(key, int(channel.lifetime * 1000))
         return stream_id.decode()
+
+    async def append_all(self, channel: Channel, messages: Iterable[Any], /, **words: str) -> None:
+        """Append several messages to a log in one round trip."""
+        key = self.key(channel, **words)
+        async with _translated(self.address), self.redis.pipeline(transaction=False) as pipeline:
+            for message in messages:
+                pipeline.xadd(key, {_FIELD: encode(message)}, maxlen=channel.length, approximate=True)
+            if channel.lifetime is not None:
+                pipeline.pexpire(key, int(channel.lifetime * 1000))
+            await pipeline.execute()
 
     async def append_at(self, channel: Channel, number: int, message: Any, **words: str) -> bool:
         """Append as entry `<number>-0`, so that repeating it is harmless.

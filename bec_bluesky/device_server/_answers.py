@@ -1,6 +1,7 @@
 """Answers on their way to clients: those of one loop iteration travel together."""
 
 import asyncio
+import functools
 from typing import Any
 
 from bec_bluesky.bus import Wire
@@ -61,11 +62,16 @@ class Outbox:
         if self.wire is None:
             return  # Redis is away: proxies have noticed that too, and nothing is said twice
         try:
-            future = self.wire.send("PUBLISH", ANSWERS.key(self._beamline, client=client), data)
+            future = self.wire.send("PUBLISH", _key(self._beamline, client), data)
         except BusError as error:
             _log.debug("an answer is lost: %s", error)
             return
         future.add_done_callback(_seen)
+
+
+@functools.lru_cache(256)
+def _key(beamline: str, client: str) -> str:
+    return ANSWERS.key(beamline, client=client)
 
 
 def _seen(future: "asyncio.Future[Any]") -> None:

@@ -1,6 +1,7 @@
 """A batch of operations that came together, and the readings that are to come with its end."""
 
 from collections.abc import Callable
+from typing import Any
 
 from bec_bluesky.messages.devices import Answer, Instruction, Op
 from bec_bluesky.messages.failures import tell
@@ -24,7 +25,9 @@ class Batch:
         self.token = instruction.token
         self.after = instruction.after
         self.last_id = instruction.ops[-1].id if instruction.ops else 0
-        self._under_way = len(instruction.ops)
+        self.size = self._under_way = len(instruction.ops)
+        self.readings: dict[str, Any] | None = None
+        """Those asked for, if they were taken already, after the end of the last operation."""
         self._has_failed = False
         self._where = where
         self._say = say

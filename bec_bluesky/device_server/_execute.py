@@ -10,6 +10,7 @@ from typing import Any
 from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._answers import Outbox
 from bec_bluesky.device_server._arguments import rebuilt
+from bec_bluesky.device_server._at_once import ended_well
 from bec_bluesky.device_server._batch import Batch
 from bec_bluesky.device_server._claims import CLAIM_VERBS, Claims
 from bec_bluesky.device_server._describe import METHODS, STATUS_METHODS
@@ -257,15 +258,19 @@ class Executor:
     def _call_all(self, batch: Batch, job: list[Call]) -> list[Outcome]:
         """Call in this thread; what was done long before the last one is answered meanwhile."""
         outcomes: list[Outcome] = []
+        results: list[Any] = []
         posted = time.monotonic()
         for op, found in job:
             if outcomes and time.monotonic() - posted > _POST_PERIOD:
                 self._loop.call_soon_threadsafe(self._take_outcomes, batch, outcomes)
                 outcomes, posted = [], time.monotonic()
             try:
-                outcomes.append((op, found, self._call(batch, op, found), None))
+                results.append(self._call(batch, op, found))
+                outcomes.append((op, found, results[-1], None))
             except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
                 outcomes.append((op, found, None, error))
+        if len(results) == len(job) and ended_well(results) and batch.after and len(job) == batch.size:
+            batch.readings = self._read_here(batch.after)
         return outcomes
 
     def _take_outcomes(self, batch: Batch, outcomes: list[Outcome]) -> list[Any]:
@@ -299,7 +304,20 @@ class Executor:
     # ── readings that come with a completion ──
 
     def _read_after(self, batch: Batch) -> None:
-        self._spawn(self._read_and_release(batch))
+        if batch.readings is not None:
+            batch.release(Answer(batch.last_id, "readings", batch.readings))
+        else:
+            self._spawn(self._read_and_release(batch))
+
+    def _read_here(self, paths: list[str]) -> dict[str, Any] | None:
+        """Give {path: reading, or Failure} of devices of ophyd, in a thread; None if they are not all of ophyd."""
+        try:
+            wanted = [self._registry.find(path) for path in paths]
+        except (LookupError, DeviceError):
+            return None
+        if any(found.layer == "ophyd-async" for found in wanted):
+            return None
+        return self._told(dict(zip(paths, self.reader.read_all_sync(wanted), strict=True)))
 
     async def _read_and_release(self, batch: Batch) -> None:
         batch.release(Answer(batch.last_id, "readings", await self._read_all(batch.after)))
@@ -314,6 +332,9 @@ class Executor:
             except (LookupError, DeviceError) as error:
                 readings[path] = error
         readings |= zip((found.path for found in wanted), await self.reader.read_many(wanted), strict=True)
+        return self._told(readings)
+
+    def _told(self, readings: dict[str, Any]) -> dict[str, Any]:
         return {
             path: tell(reading, device=path, where=self._where) if isinstance(reading, BaseException) else reading
             for path, reading in readings.items()

@@ -164,8 +164,8 @@ class Readbacks:
                 await self._read(found, dict(reading), fresh)
         devices = {path: readback for path, readback in fresh.items() if path in self._registry.entries}
         await self._bus.put_fields(READBACKS, devices, server=self._server)
-        for readback in fresh.values():
-            await self._bus.append(READBACK_CHANGES, readback)
+        if fresh:
+            await self._bus.append_all(READBACK_CHANGES, fresh.values())
 
     def _to_read(self, entries: Iterable[Entry]) -> Iterator[Found]:
         """Give the devices, and those of their parts that are viewed."""

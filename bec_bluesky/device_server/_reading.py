@@ -47,6 +47,16 @@ class Reader:
             self.taken[found.path] = reading
         return self._kept(entry, device, reading)
 
+    def read_all_sync(self, wanted: Sequence[Found]) -> list[Any]:
+        """Read devices of ophyd, in a thread; errors are in the list."""
+        readings: list[Any] = []
+        for found in wanted:
+            try:
+                readings.append(self.read_sync(found))
+            except Exception as error:  # noqa: BLE001  # it is the reading's place-holder
+                readings.append(error)
+        return readings
+
     async def described(self, found: Found) -> dict[str, Any]:
         """Give what a device's `describe` gives."""
         if found.layer == "ophyd-async":
@@ -61,16 +71,8 @@ class Reader:
         loop = asyncio.get_running_loop()
         sync = [number for number, found in enumerate(wanted) if found.layer != "ophyd-async"]
 
-        def read_all() -> list[Any]:
-            readings: list[Any] = []
-            for number in sync:
-                try:
-                    readings.append(self.read_sync(wanted[number]))
-                except Exception as error:  # noqa: BLE001  # it is the reading's place-holder
-                    readings.append(error)
-            return readings
-
-        in_thread = loop.run_in_executor(self._threads, read_all) if sync else None
+        of_ophyd = [wanted[number] for number in sync]
+        in_thread = loop.run_in_executor(self._threads, self.read_all_sync, of_ophyd) if sync else None
         others = [number for number in range(len(wanted)) if number not in sync]
         readings = await asyncio.gather(
             *(self._read_in(wanted[number], timeout) for number in others), return_exceptions=True

@@ -92,6 +92,9 @@ class Statuses:
         """Answer with the end of a status, and with its progress if it takes long."""
         running = Running(batch, op, found, status)
         self.running.add(running)
+        if getattr(status, "done", False):
+            self._ended(running)
+            return
 
         def ended(_: Any) -> None:
             if threading.get_ident() == self._thread:

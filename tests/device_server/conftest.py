@@ -15,6 +15,7 @@ axis: {class: "ophyd.sim:SynAxis", limits: {low: -5, high: 5}}
 det: {class: "ophyd.sim:SynGauss", kwargs: {motor: {$ref: axis}, motor_field: axis, center: 0, Imax: 10}}
 sig: {class: "ophyd:Signal", kwargs: {value: 1.0}}
 motor: {class: "ophyd_async.sim:SimMotor", limits: {low: -100, high: 100}}
+late: {class: "ophyd.sim:SynAxis", kwargs: {delay: 0.2}}
 slow: {class: "ophyd_async.sim:SimMotor", kwargs: {instant: false}, set: {velocity: 1.0, acceleration_time: 0.1}}
 slow2: {class: "ophyd_async.sim:SimMotor", kwargs: {instant: false}}
 steady: {class: "ophyd_async.sim:SimMotor", kwargs: {instant: false}, on_client_lost: continue}

@@ -74,6 +74,15 @@ async def test_readings_come_with_the_end_of_a_batch(client: Client) -> None:
     assert readings.payload["axis"]["axis"]["timestamp"] >= before
 
 
+async def test_readings_of_ophyd_are_from_after_the_end_whether_it_comes_at_once_or_late(client: Client) -> None:
+    for device, value in (("axis", 2.0), ("late", 3.0), ("axis", 4.0)):
+        op = client.op(device, "set", value)
+        await client.send(op, after=[device, "det"])
+        (readings,) = await until(lambda op=op: client.of(op.id, "readings"), "readings")
+        assert readings.payload[device][device]["value"] == value
+        assert set(readings.payload) == {device, "det"}
+
+
 async def test_nothing_is_read_after_a_batch_that_failed(client: Client) -> None:
     ops = [client.op("axis", "set", 99.0), client.op("motor", "set", 2.0)]
     await client.send(*ops, after=["axis"])

@@ -17,12 +17,16 @@ from tests.proxy.conftest import Bench
 def round_trips(bench: Bench, plan: Callable[[int], Any]) -> float:
     """Give the round trips of each further point."""
     link: DeviceLink = bench.devices["det"]._link
-    counted = []
-    for points in (10, 20):
-        before = link.operations.round_trips
-        bench.RE(plan(points))
-        counted.append(link.operations.round_trips - before)
-    return (counted[1] - counted[0]) / 10
+
+    def fewest(points: int) -> int:
+        counted: list[int] = []
+        for _ in range(3):  # a machine that does other things for 50 ms costs another one
+            before = link.operations.round_trips
+            bench.RE(plan(points))
+            counted.append(link.operations.round_trips - before)
+        return min(counted)
+
+    return (fewest(20) - fewest(10)) / 10
 
 
 def test_a_point_of_a_count_is_one_round_trip(remote: Bench) -> None:
@@ -47,7 +51,7 @@ def test_a_point_of_a_scan_without_triggers_is_one_round_trip(remote: Bench) -> 
     assert round_trips(remote, lambda n: bp.scan([d["temperature"], d["mode"]], d["sim_x"], 0, 1, n)) == 1
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.3])
+@pytest.mark.parametrize("pause", [0.0, 1.0])
 def test_a_reading_during_a_move_is_not_from_before_a_pause_of_the_plan(remote: Bench, pause: float) -> None:
     slow, det = remote.devices["slow"], remote.devices["det"]
     events: list[float] = []
@@ -55,8 +59,8 @@ def test_a_reading_during_a_move_is_not_from_before_a_pause_of_the_plan(remote: 
     @bpp.run_decorator()
     def plan() -> Any:
         yield from bps.mv(slow.velocity, 2.0, slow.acceleration_time, 0.1)
-        for _ in range(3):
-            yield from bps.abs_set(slow, 4.0, group="move")
+        for _ in range(2):
+            yield from bps.abs_set(slow, 20.0, group="move")
             yield from bps.sleep(0.3)
             yield from bps.trigger(det, wait=True)
             before = yield from bps.rd(slow)
@@ -75,5 +79,5 @@ def test_a_reading_during_a_move_is_not_from_before_a_pause_of_the_plan(remote: 
         yield from bps.mv(slow.velocity, 0.0, slow.acceleration_time, 0.5)
 
     remote.RE(plan())
-    assert len(events) == 3
-    assert all((moved > 0.2) == (pause > 0) for moved in events)
+    assert len(events) == 2
+    assert all((moved > 1.0) == (pause > 0) for moved in events)

@@ -29,7 +29,7 @@ _log = logger(__name__)
 CREDIT = 20_000
 """Documents that may wait for Redis before the plan waits."""
 _BATCH = 200
-_PERIOD = 0.0015
+_PERIOD = 0.005
 """Seconds between two batches of a busy stream."""
 _TIMEOUT = 3.0
 """Seconds that Redis may take for one batch."""
