@@ -43,7 +43,7 @@ def names(number: int) -> list[str]:
 
 
 def device_file(number: int) -> str:
-    """Write the same devices as a device file."""
+    """Write the same devices as a device file, and a burst of them."""
     lines = [
         "version: 1",
         "devices:",
@@ -55,4 +55,10 @@ def device_file(number: int) -> str:
             f"  o_det{index}: {{class: benchmarks.benchmark_devices:gauss, kwargs: {{motor: {{$ref: o_motor}}}}}}"
         )
         lines.append(f"  a_det{index}: {{class: benchmarks.benchmark_devices:SoftDetector}}")
+    detectors = ", ".join(f"{{$ref: {layer}_det{index}}}" for layer in "oa" for index in range(number))
+    lines += [
+        "  burst:",
+        "    class: devices.burst:Burst",
+        f"    kwargs: {{movers: [{{$ref: o_motor}}, {{$ref: a_motor}}], detectors: [{detectors}]}}",
+    ]
     return "\n".join(lines) + "\n"

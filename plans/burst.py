@@ -123,6 +123,7 @@ def _fly(burst: Any, period: float) -> MsgGenerator[None]:
                 group = short_uid("burst")  # the RunEngine forgets a group whose wait was cut short
                 yield Msg("complete", burst, group=group)
             yield from collect()
+            yield Msg("checkpoint")  # here a deferred pause takes place
 
     def rescue(_: Exception) -> MsgGenerator[None]:
         """Fetch what was taken before it failed or was ended."""

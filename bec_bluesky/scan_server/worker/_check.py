@@ -176,11 +176,11 @@ class _Simulation:
     def _on_set(self, msg: Msg) -> _Done:
         if msg.args:
             if isinstance(msg.obj, RemoteDevice):
-                self._check_limits(msg.obj, msg.args[0])
+                self._check_limits(msg.obj, msg.args[0], self._saved + 1)
             self.devices.move(_path(msg.obj), msg.args[0])
         return _Done()
 
-    def _check_limits(self, device: RemoteDevice, value: Any) -> None:
+    def _check_limits(self, device: RemoteDevice, value: Any, point: int) -> None:
         limits = _limits(device.info)
         if limits is None or isinstance(value, bool) or not isinstance(value, int | float):
             return
@@ -189,7 +189,7 @@ class _Simulation:
             self.culprit = device.path
             unit = device.info.properties.get("egu") or ""
             raise _OutOfLimits(
-                f"{device.path} cannot go to {value:g}{f' {unit}' if unit else ''} at point {self._saved + 1}: "
+                f"{device.path} cannot go to {value:g}{f' {unit}' if unit else ''} at point {point}: "
                 f"its limits are {low:g} to {high:g}"
             )
 
@@ -200,7 +200,16 @@ class _Simulation:
         self.devices.trigger(_path(msg.obj))
         return _Done()
 
-    _on_kickoff = _on_complete = _on_prepare = _on_unstage = _status
+    _on_kickoff = _on_complete = _on_unstage = _status
+
+    def _on_prepare(self, msg: Msg) -> _Done:
+        points = msg.args[0] if msg.args else None
+        positions = points.get("positions") if isinstance(points, dict) else None
+        for name, along in positions.items() if isinstance(positions, dict) else ():  # it moves others: a burst
+            for point, position in enumerate(along, start=1):
+                if name in self.devices:
+                    self._check_limits(self.devices[name], position, point)
+        return _Done()
 
     def _on_stage(self, msg: Msg) -> list[Any]:
         return [msg.obj]
