@@ -67,6 +67,10 @@ class Claims:
         if holders.revision != revision:
             self._is_told.set()
 
+    def refuse_if_held(self, device: str) -> None:
+        """Raise DeviceHeld if anybody holds a device that is to be built anew or removed."""
+        self._holders.refuse_if_held([device], "", time.monotonic())
+
     def must_wait(self, op: Op) -> bool:
         """Whether this is a claim, and what a lost client left behind is still being stopped."""
         return op.verb == "claim" and bool(self._losses)

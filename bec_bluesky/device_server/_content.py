@@ -15,7 +15,7 @@ from bec_bluesky.device_server._happi import read_happi
 from bec_bluesky.device_server._needs import build_order, references
 from bec_bluesky.errors import SettingsError, choices
 
-__all__ = ["Content", "plain", "read", "read_content"]
+__all__ = ["Content", "plain", "read", "read_content", "read_text"]
 
 _KEYS = {field.alias or key for key, field in DeviceSpec.model_fields.items()}
 _KINDS = {
@@ -36,8 +36,14 @@ class Content:
     specs: dict[str, DeviceSpec] = field(default_factory=dict[str, DeviceSpec])
     entries: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     """What stands in the YAML files, without defaults."""
+    databases: dict[str, Path] = field(default_factory=dict[str, Path])
+    """Devices that come from a database, and from which."""
     texts: dict[Path, str] = field(default_factory=dict[Path, str])
     """Every file that was read."""
+
+    def share(self, server: str) -> dict[str, DeviceSpec]:
+        """Give the devices that a device server owns."""
+        return {name: spec for name, spec in self.specs.items() if spec.server == server}
 
 
 def read(path: Path) -> dict[str, DeviceSpec]:
@@ -126,7 +132,7 @@ class _Reader:
     def _text(self, path: Path, asked_by: str) -> str | None:
         try:
             text = self._instead.get(path)
-            text = _read_text(path) if text is None else text
+            text = read_text(path) if text is None else text
         except FileNotFoundError:
             remedy = "correct its name, or make it" if asked_by else "a profile has one, if only with `devices: {}`"
             self.problems.append(f"{asked_by}{path} is not there: {remedy}")
@@ -229,6 +235,7 @@ class _Reader:
                 if isinstance(item, SettingsError):
                     self.problems.append(f"{database}:{item}")
                     continue
+                self.content.databases[item.name] = database
                 more = devices.get(item.name)
                 if isinstance(more, CommentedMap):
                     taken.add(item.name)
@@ -282,8 +289,9 @@ class _Reader:
             self.problems.append(f"{where}: {what}: {problem}")
 
 
-def _read_text(path: Path) -> str:
-    with path.open(encoding="utf-8", newline="") as file:  # line ends as they are: they are written back so
+def read_text(path: Path) -> str:
+    """Read a file with its line ends as they are: they are written back so."""
+    with path.open(encoding="utf-8", newline="") as file:
         return file.read()
 
 

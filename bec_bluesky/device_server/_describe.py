@@ -13,7 +13,7 @@ from bec_bluesky.device_server._layers import Layer, children, layer_of
 from bec_bluesky.messages import encode
 from bec_bluesky.messages.devices import DeviceInfo
 
-__all__ = ["METHODS", "STATUS_METHODS", "absent", "describe", "hints_of"]
+__all__ = ["METHODS", "STATUS_METHODS", "absent", "describe", "hints_of", "respecified"]
 
 STATUS_METHODS = frozenset({"set", "trigger", "stage", "unstage", "prepare", "kickoff", "complete"})
 """What answers with a status."""
@@ -69,12 +69,20 @@ def _from_file(spec: DeviceSpec) -> dict[str, Any]:
     }
 
 
+def respecified(infos: list[DeviceInfo], spec: DeviceSpec) -> list[DeviceInfo]:
+    """Say of a device and its parts what the device file says now; they stay as they are."""
+    return [msgspec.structs.replace(info, **_said_of(spec, is_part=info.parent is not None)) for info in infos]
+
+
+def _said_of(spec: DeviceSpec, *, is_part: bool) -> dict[str, Any]:
+    return {"enabled": spec.enabled, "read_only": spec.read_only} if is_part else _from_file(spec)
+
+
 def _walk(
     device: Any, path: str, parent: str | None, spec: DeviceSpec, server: str, generation: int, *, depth: int
 ) -> Iterator[DeviceInfo]:
     parts = dict(children(device)) if depth < _MOST_DEPTH else {}
     layer = layer_of(device)
-    own: dict[str, Any] = _from_file(spec) if parent is None else {"enabled": spec.enabled, "read_only": spec.read_only}
     yield DeviceInfo(
         name=str(device.name),
         path=path,
@@ -90,7 +98,7 @@ def _walk(
         hints=hints_of(device),
         generation=generation,
         representation=repr(device),
-        **own,
+        **_said_of(spec, is_part=parent is not None),
     )
     for name, child in parts.items():
         yield from _walk(child, f"{path}.{name}", path, spec, server, generation, depth=depth + 1)

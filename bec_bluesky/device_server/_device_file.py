@@ -12,7 +12,7 @@ from bec_bluesky.errors import choices
 
 __all__ = ["RESERVED_NAMES", "DeviceSpec", "Limits", "json_schema", "wrong_name"]
 
-RESERVED_NAMES = frozenset({"get", "items", "keys", "values"})
+RESERVED_NAMES = frozenset({"get", "items", "keys", "select", "values"})
 """Methods of the mappings by which people and plans find devices: `bl.dev.get` must stay what it is."""
 _SERVER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +21,7 @@ from bec_bluesky.device_server._registry import Entry, Found, Registry
 from bec_bluesky.device_server._statuses import Statuses
 from bec_bluesky.device_server._steps import GIVE_UP, THEN, Steps
 from bec_bluesky.device_server._stopping import Stopping
-from bec_bluesky.errors import DeviceError, RefusedError, choices
+from bec_bluesky.errors import DeviceError, RefusedError, StaleDevice, choices
 from bec_bluesky.messages.devices import Answer, Instruction, Op
 from bec_bluesky.messages.failures import tell
 
@@ -121,6 +121,11 @@ class Executor:
             batch.answer(Answer(op.id, "result", None))
 
     def _start(self, batch: Batch, op: Op, in_threads: dict[str, list[Call]]) -> None:
+        if self._registry.rebuilt and op.verb not in _URGENT:
+            rebuilt = self._registry.rebuilt.get(op.device.partition(".")[0])
+            if rebuilt is not None:
+                self._spawn(self._start_when_rebuilt(batch, op, rebuilt))
+                return
         found = self._registry.find(op.device)
         _check_verb(found, op)
         guard(found, op, self._registry.entries)
@@ -138,6 +143,10 @@ class Executor:
             self._spawn(self._start_later(batch, op, found))
         else:
             self._start_async(batch, op, found)
+
+    async def _start_when_rebuilt(self, batch: Batch, op: Op, rebuilt: "asyncio.Future[None]") -> None:
+        await asyncio.wait([rebuilt])
+        self._start_all(batch, [op])
 
     def _is_held(self, entry: Entry) -> bool:
         lane = self._lanes.get(entry.name)
@@ -357,6 +366,32 @@ class Executor:
             batch.end_silently()  # its answers are values, until `clear_sub`
         else:
             batch.answer(Answer(op.id, "result", None))
+
+    # ── devices that are built anew or removed ──
+
+    async def abandon(self, entry: Entry, error: StaleDevice, timeout: float) -> None:
+        """Let what is under way on a device fail, stop it, and wait for calls in threads, `timeout` seconds at most."""
+        is_moving = any(running.found.entry is entry for running in self.statuses.running)
+        self.statuses.fail(entry, error)
+        self.statuses.forget(entry.name)
+        if is_moving:
+            await self.stopping.stop_device(entry)
+        lane = self._lanes.get(entry.name)
+        if lane is not None and not lane.done():
+            await asyncio.wait([lane], timeout=timeout)
+        self._lanes.pop(entry.name, None)
+
+    async def resubscribe(self, name: str, subscriptions: Iterable[tuple[str, Op]]) -> None:
+        """Let subscriptions go on with the device that is there now; those for which there is none fail."""
+        for client, op in subscriptions:
+            try:
+                found = self._registry.find(op.device)
+                if found.layer == "ophyd-async":
+                    self.monitors.add(client, op, found)
+                else:
+                    await self._loop.run_in_executor(self._threads, self.monitors.add, client, op, found)
+            except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
+                self._outbox.fail(client, op.id, StaleDevice(f"{name} is another device now: {error}"), op.device)
 
     # ── life ──
 

@@ -77,7 +77,7 @@ class Holders:
         Without devices it only says who the token is, for what it will use.
         """
         wanted = list(devices)
-        self._refuse_if_held(wanted, token, now)
+        self.refuse_if_held(wanted, token, now)
         holder = self._by_token.get(token)
         if holder is None:
             holder = self._by_token[token] = Holder(token, client, purpose, lifetime, now + lifetime)
@@ -100,7 +100,7 @@ class Holders:
                 break
         else:
             return
-        self._refuse_if_held(devices, token, now)
+        self.refuse_if_held(devices, token, now)
         if holder is not None:
             self._take(holder, devices, now)
 
@@ -149,7 +149,7 @@ class Holders:
             self._by_device[device] = holder
         self.revision += 1
 
-    def _refuse_if_held(self, devices: Iterable[str], token: str, now: float) -> None:
+    def refuse_if_held(self, devices: Iterable[str], token: str, now: float) -> None:
         """Raise DeviceHeld if another token holds one; whose time is over holds nothing."""
         over: set[Holder] = set()
         for device in devices:

@@ -21,6 +21,8 @@ class Monitors:
         self._loop = loop
         self._outbox = outbox
         self._kept: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self._ops: dict[tuple[str, int], Op] = {}
+        """What was asked; a device that is built anew is asked again."""
 
     def add(self, client: str, op: Op, found: Found) -> None:
         """Send every reading of a device to a client from now on; the present one first, if the device does so itself.
@@ -44,17 +46,27 @@ class Monitors:
 
         heard = told if found.layer == "ophyd-async" else changed
         self._kept[client, op.id] = (device, heard)
+        self._ops[client, op.id] = op
         try:
             device.subscribe(heard)
         except BaseException:
-            del self._kept[client, op.id]
+            del self._kept[client, op.id], self._ops[client, op.id]
             raise
 
     def remove(self, client: str, number: int) -> None:
         """End one subscription; one that is not there is no error."""
         device, heard = self._kept.pop((client, number), (None, None))
+        self._ops.pop((client, number), None)
         if device is not None:
             device.clear_sub(heard)
+
+    def take(self, name: str) -> list[tuple[str, Op]]:
+        """End all subscriptions to a device and its parts; give who asked for what."""
+        found = [(client, op) for (client, _), op in self._ops.items() if op.device.partition(".")[0] == name]
+        for client, op in found:
+            with contextlib.suppress(Exception):  # the device is let go of in any case
+                self.remove(client, op.id)
+        return found
 
     def clients(self) -> set[str]:
         """Give the clients that monitor something."""

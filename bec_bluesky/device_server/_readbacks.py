@@ -212,6 +212,7 @@ class Readbacks:
     async def _meet_once(self, found: Found) -> None:
         if self._met.get(found.path) != found.entry.generation:
             self._met[found.path] = found.entry.generation
+            self._published.pop(found.path, None)
             await self._meet(found)
 
     async def _meet(self, found: Found) -> None:

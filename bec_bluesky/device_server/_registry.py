@@ -1,6 +1,7 @@
 """The devices of this server: built each on its own, listed also when they failed, tried again."""
 
 import asyncio
+import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +13,7 @@ import msgspec
 
 from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._construct import check, construct
-from bec_bluesky.device_server._describe import absent, describe
+from bec_bluesky.device_server._describe import absent, describe, respecified
 from bec_bluesky.device_server._device_file import DeviceSpec
 from bec_bluesky.device_server._needs import build_order, needed_by, references
 from bec_bluesky.errors import DeviceFailed, SettingsError, UnknownDeviceError
@@ -50,6 +51,8 @@ class Entry:
     """The call of its class in a thread, which nobody can end if it hangs."""
     is_waiting: bool = False
     """Whether it is lazy and was not connected yet."""
+    one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while it is built, so that nobody else builds or removes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,10 @@ class Registry:
         self.entries = {name: Entry(name, spec) for name, spec in specs.items() if spec.server == server}
         self._pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="build")
         self._found: dict[str, Found] = {}
+        self._generations: dict[str, int] = {}
+        """{device that was removed: its last generation}"""
+        self.rebuilt: dict[str, asyncio.Future[None]] = {}
+        """Devices that are built anew just now; done when they are there."""
         self.on_change: Callable[[Entry], None] = lambda entry: None
         """Told when a device became another one while the server runs."""
 
@@ -83,12 +90,15 @@ class Registry:
         """
         for entry in self.entries.values():
             self._failed(entry, CONNECTING)
-            try:
-                check(entry.name, entry.spec)
-            except SettingsError as error:
-                entry.is_mistaken = True
-                _log.error("%s", error, extra={"device": entry.name})
-                self._failed(entry, str(error))
+            self._check(entry)
+
+    def _check(self, entry: Entry) -> None:
+        try:
+            check(entry.name, entry.spec)
+        except SettingsError as error:
+            entry.is_mistaken = True
+            _log.error("%s", error, extra={"device": entry.name})
+            self._failed(entry, str(error))
 
     async def build_all(self) -> None:
         """Build and connect every device; raises DeviceFailed if a required one failed."""
@@ -102,11 +112,13 @@ class Registry:
         failed = {
             entry.name: entry.reason
             for entry in self.entries.values()
-            if entry.state == "failed" and not entry.is_mistaken
+            if entry.state == "failed" and not entry.is_mistaken and not entry.one_at_a_time.locked()
         }
         await self._build([self.entries[name] for name in failed], lambda entry: None)
         for name, reason in failed.items():
-            entry = self.entries[name]
+            entry = self.entries.get(name)
+            if entry is None:
+                continue  # it was removed meanwhile
             if entry.state == "connected" or entry.reason != reason:
                 _log.info("device %s is %s %s", name, entry.state, entry.reason, extra={"device": name})
                 self.on_change(entry)
@@ -131,7 +143,12 @@ class Registry:
                 tasks[name] = group.create_task(build_when_ready(wanted[name]), name=f"build {name}")
 
     async def build(self, entry: Entry) -> None:
-        """Build one device; what goes wrong is its state and its reason."""
+        """Build one device that is not there; what goes wrong is its state and its reason."""
+        async with entry.one_at_a_time:
+            if entry.device is None and self.entries.get(entry.name) is entry:
+                await self._build_now(entry)
+
+    async def _build_now(self, entry: Entry) -> None:
         if not entry.spec.enabled:
             entry.state, entry.reason = "disabled", "disabled in the device file"
             entry.infos = [absent(entry.name, entry.spec, self._server, "disabled", entry.reason, entry.generation)]
@@ -150,6 +167,74 @@ class Registry:
             self._give_up(entry, error)
             return
         entry.state, entry.reason = "connected", LAZY if entry.is_waiting else ""
+
+    # ── edits ──
+
+    def specs(self) -> dict[str, DeviceSpec]:
+        """Give what the devices are made from."""
+        return {name: entry.spec for name, entry in self.entries.items()}
+
+    def check_specs(self, specs: Mapping[str, DeviceSpec]) -> None:
+        """Check entries before any is taken over; raises SettingsError with every mistake. It imports the classes."""
+        problems: list[str] = []
+        for name, spec in specs.items():
+            try:
+                check(name, spec)
+            except SettingsError as error:
+                problems.append(str(error))
+        if problems:
+            raise SettingsError("\n".join(problems))
+
+    @contextlib.contextmanager
+    def rebuilding(self, names: Iterable[str]) -> Iterator[None]:
+        """Let what is asked of these devices wait until the end of the block."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.rebuilt = dict.fromkeys(names, done)
+        try:
+            yield
+        finally:
+            self.rebuilt = {}
+            done.set_result(None)
+
+    def touch(self, name: str, spec: DeviceSpec) -> Entry:
+        """Take over what is said of a device, which stays as it is."""
+        entry = self.entries[name]
+        entry.spec = spec
+        entry.infos = respecified(entry.infos, spec)
+        return entry
+
+    async def rebuild(self, specs: Mapping[str, DeviceSpec]) -> None:
+        """Make devices anew, or for the first time, in their order; what goes wrong with one is its state."""
+        entries: list[Entry] = []
+        for name, spec in specs.items():
+            entry = self.entries.get(name)
+            if entry is None:
+                entry = self.entries[name] = Entry(name, spec, generation=self._generations.get(name, 0))
+            entries.append(entry)
+        for entry in reversed(entries):
+            async with entry.one_at_a_time:
+                await self._let_go(entry)
+                entry.spec, entry.is_mistaken, entry.is_waiting = specs[entry.name], False, False
+                self._failed(entry, CONNECTING)
+        await self._build(entries, lambda entry: None)
+
+    async def remove(self, name: str) -> Entry:
+        """Let go of a device for good; what it is now says that it is removed."""
+        entry = self.entries[name]
+        async with entry.one_at_a_time:
+            await self._let_go(entry)
+            del self.entries[name]
+            self._generations[name] = entry.generation
+        entry.infos = []
+        return entry
+
+    async def _let_go(self, entry: Entry) -> None:
+        """Dispose of a device, those of ophyd in a thread: they may block."""
+        device = self._taken(entry)
+        if device is not None and _layers.layer_of(device) != "ophyd-async":
+            await asyncio.get_running_loop().run_in_executor(self._pool, _dispose, entry.name, device)
+        elif device is not None:
+            _dispose(entry.name, device)
 
     async def connect_now(self, entry: Entry) -> None:
         """Connect a lazy device at its first use; raises DeviceFailed, and it is listed as failed."""
@@ -176,7 +261,7 @@ class Registry:
         if reason != entry.reason:  # it is tried again every few seconds
             _log.warning("device %s failed: %s", entry.name, reason, extra={"device": entry.name})
             _log.debug("device %s failed", entry.name, exc_info=error)
-        self._dispose(entry)
+        _dispose(entry.name, self._taken(entry))
         self._failed(entry, reason)
 
     async def _made(self, entry: Entry) -> Any:
@@ -230,14 +315,11 @@ class Registry:
         entry.state, entry.reason = "failed", reason
         entry.infos = [absent(entry.name, entry.spec, self._server, "failed", reason, entry.generation)]
 
-    def _dispose(self, entry: Entry) -> None:
-        self._found.clear()
+    def _taken(self, entry: Entry) -> Any:
+        """Give the object of a device, which nobody finds any more."""
         device, entry.device = entry.device, None
-        if device is not None:
-            try:
-                _layers.dispose(device)
-            except Exception:  # noqa: BLE001  # it failed anyway
-                _log.debug("device %s could not be disposed of", entry.name, exc_info=True)
+        self._found.clear()
+        return device
 
     # ── finding ──
 
@@ -284,8 +366,16 @@ class Registry:
     def close(self) -> None:
         """Let go of all devices."""
         for entry in self.entries.values():
-            self._dispose(entry)
+            _dispose(entry.name, self._taken(entry))
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _dispose(name: str, device: Any) -> None:
+    if device is not None:
+        try:
+            _layers.dispose(device)
+        except Exception:  # noqa: BLE001  # nobody uses it any more
+            _log.debug("device %s could not be disposed of", name, exc_info=True)
 
 
 def _is_async_class(target: str) -> bool:

@@ -11,17 +11,18 @@ from bec_bluesky import plugins
 from bec_bluesky.bus import Wire
 from bec_bluesky.channels import BEATS, DEVICE_CHANGES, DEVICES, INSTRUCTIONS, READBACKS
 from bec_bluesky.device_server._answers import Outbox
-from bec_bluesky.device_server._content import read
 from bec_bluesky.device_server._execute import IN_ORDER, Executor
 from bec_bluesky.device_server._presence import Presence
 from bec_bluesky.device_server._readbacks import Readbacks
 from bec_bluesky.device_server._registry import RETRY_PERIOD, Entry, Registry
 from bec_bluesky.device_server._seen import Seen
 from bec_bluesky.device_server._servers import MAIN, check_server, service_name
-from bec_bluesky.errors import BusError, RefusedError
+from bec_bluesky.device_server._store import Store
+from bec_bluesky.device_server._upkeep import Upkeep
+from bec_bluesky.errors import BusError, RefusedError, choices
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, encode
-from bec_bluesky.messages.devices import Answer, Beat, Instruction, Op
+from bec_bluesky.messages.devices import Answer, Beat, DeviceInfo, Instruction, Op
 from bec_bluesky.service import Service
 from bec_bluesky.settings import Settings
 
@@ -48,6 +49,9 @@ class DeviceServer(Service):
         self._executor: Executor | None = None
         self._readbacks: Readbacks | None = None
         self._outbox: Outbox | None = None
+        self._upkeep: Upkeep | None = None
+        self._published: dict[str, list[DeviceInfo]] = {}
+        """What was said of each device."""
         self._seen = Seen()
         self._is_lost = asyncio.Event()
         self._is_ending = False
@@ -55,7 +59,9 @@ class DeviceServer(Service):
     async def start(self) -> None:
         """Check the device file, build every device, then serve; raises SettingsError for a wrong file."""
         plugins.mount(self.settings)
-        specs = read(plugins.collection(self.settings) / "devices.yaml")
+        store = Store(plugins.collection(self.settings) / "devices.yaml")
+        store.content = store.read()
+        specs = store.content.specs
         check_server(self.server, specs)
         words = {"data_dir": str(self.settings.data_dir), "files_dir": str(self.settings.files_dir)}
         self.settings.files_dir.mkdir(parents=True, exist_ok=True)
@@ -76,6 +82,7 @@ class DeviceServer(Service):
         )
         self._executor.statuses.on_change = self._readbacks.note
         self._executor.view = self._readbacks.view
+        self._upkeep = Upkeep(self.server, store, self._registry, self._executor, self._publish_edited)
         await self._open_wire()  # before anybody is told that there are devices
         self._registry.on_change = self._note_change
         await self._publish_all()
@@ -109,14 +116,30 @@ class DeviceServer(Service):
         self._executor.claims.publish_all()
         await self.bus.delete(DEVICES, server=self.server)
         await self.bus.delete(READBACKS, server=self.server)
+        self._published.clear()
         for entry in self._registry.entries.values():
             await self._publish_entry(entry)
 
     async def _publish_entry(self, entry: Entry) -> None:
-        """Say what a device is, in the table and in the log."""
-        await self.bus.put_fields(DEVICES, {info.path: info for info in entry.infos}, server=self.server)
-        for info in entry.infos:
+        """Say what a device is, in the table and in the log; also which parts of it are no more."""
+        infos = entry.infos
+        paths = {info.path for info in infos}
+        gone = [info for info in self._published.get(entry.name, ()) if info.path not in paths]
+        self._published[entry.name] = infos
+        await self.bus.put_fields(DEVICES, {info.path: info for info in infos}, server=self.server)
+        for table in (DEVICES, READBACKS) if gone else ():
+            await self.bus.delete_fields(table, *(info.path for info in gone), server=self.server)
+        for info in gone:
+            removed = {"state": "removed", "reason": "it is no longer there", "generation": entry.generation}
+            await self.bus.append(DEVICE_CHANGES, msgspec.structs.replace(info, **removed))
+        for info in infos:
             await self.bus.append(DEVICE_CHANGES, info)
+
+    async def _publish_edited(self, entry: Entry) -> None:
+        """Say what became of a device by an edit of the device file."""
+        self._say_how_many()
+        with contextlib.suppress(BusError):  # all is published again when Redis is back
+            await self._publish_entry(entry)
 
     def _note_change(self, entry: Entry) -> None:
         """Tell that a device became another one."""
@@ -226,6 +249,7 @@ class DeviceServer(Service):
     async def _serve(self, client: str, op: Op) -> None:
         """Do what is asked of the server itself."""
         assert self._executor is not None and self._registry is not None and self._outbox is not None
+        verbs = {} if self._upkeep is None else self._upkeep.verbs
         try:
             result: Any
             if op.verb == "ping":
@@ -234,11 +258,12 @@ class DeviceServer(Service):
                 result = [info for entry in self._registry.entries.values() for info in entry.infos]
             elif op.verb == "stop_all":
                 result = await self._executor.stopping.stop_all()
+            elif op.verb in verbs:
+                result = await verbs[op.verb](*op.args, **op.kwargs)
             else:
+                known = ("claim", "client_lost", "list", "ping", "release", "renew", "stop_all", *verbs)
                 raise RefusedError(
-                    f"the device server has no verb {op.verb!r}: there are claim, client_lost, list, ping, release, "
-                    "renew and stop_all",
-                    "unknown_verb",
+                    f"the device server has no verb {op.verb!r}: {choices(op.verb, known)}", "unknown_verb"
                 )
         except Exception as error:  # noqa: BLE001  # the answer to the client
             self._outbox.fail(client, op.id, error, "")

@@ -112,11 +112,17 @@ class Statuses:
             self.running.discard(running)
             running.batch.fail(running.op, error)
 
+    def forget(self, name: str) -> None:
+        """Forget who staged or let fly a device that is no more."""
+        for owners in (self.staged, self.flying):
+            for path in [path for path in owners if path.partition(".")[0] == name]:
+                del owners[path]
+
     def _ended(self, running: Running) -> None:
+        error = running.status.exception()
         if running not in self.running:
             return  # its device was lost, and the client told so
         self.running.discard(running)
-        error = running.status.exception()
         if error is not None:
             running.batch.fail(running.op, error)
         else:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._monitors import Monitors
-from bec_bluesky.device_server._registry import Registry
+from bec_bluesky.device_server._registry import Entry, Registry
 from bec_bluesky.device_server._statuses import Statuses
 from bec_bluesky.device_server._steps import Steps
 from bec_bluesky.errors import RefusedError
@@ -104,6 +104,10 @@ class Stopping:
         if stoppable or staged:
             _log.warning("client %s is gone: stopped %s, unstaged %s", client, stoppable, staged)
         return failures
+
+    async def stop_device(self, entry: Entry) -> None:
+        """Stop a device that is to be let go of; what goes wrong is logged."""
+        await self._stop_paths(_stoppable(entry.infos))
 
     def _is_to_stop(self, path: str) -> bool:
         entry = self._registry.entries.get(path.partition(".")[0])

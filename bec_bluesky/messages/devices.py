@@ -11,6 +11,7 @@ __all__ = [
     "Answers",
     "Beat",
     "Completion",
+    "DeviceEdit",
     "DeviceHolder",
     "DeviceInfo",
     "Instruction",
@@ -93,6 +94,19 @@ class Beat(msgspec.Struct, frozen=True, array_like=True):
     server: str
     epoch: str
     time: float
+
+
+class DeviceEdit(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edit of the device file, or a reload, did to the devices of one server; names."""
+
+    added: list[str] = []
+    removed: list[str] = []
+    rebuilt: list[str] = []
+    """New objects, with a new generation."""
+    changed: list[str] = []
+    """Described differently, still the same objects."""
+    failed: dict[str, str] = {}
+    """Of those added or rebuilt the ones that could not be built or connected, and why."""
 
 
 class DeviceInfo(Message, frozen=True, kw_only=True, tag="device_info"):

@@ -58,8 +58,11 @@ class Directory:
     def take(self, info: DeviceInfo) -> None:
         """Take over what the change log says of one device, unless the table told more already."""
         old = self._infos.get(info.path)
-        if old is None or old.server != info.server or old.generation <= info.generation:
+        is_news = old is None or old.server != info.server or old.generation <= info.generation
+        if is_news and info.state != "removed":
             self._bind(info)
+        elif is_news and old is not None and old.server == info.server:
+            del self._infos[info.path]
 
     def lose_server(self, server: str, reason: str) -> None:
         """Show the devices of a server as disconnected, until its table is read again."""

@@ -32,7 +32,10 @@ class DeviceBook(Mapping[str, DeviceInfo]):
 
     def take(self, info: DeviceInfo) -> None:
         """Note what a server says of a device."""
-        self._by_path[info.path] = info
+        if info.state != "removed":
+            self._by_path[info.path] = info
+        elif info.path in self._by_path and self._by_path[info.path].generation <= info.generation:
+            del self._by_path[info.path]
 
     async def load(self, bus: Bus) -> None:
         """Read what all servers say now."""

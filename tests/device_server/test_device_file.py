@@ -74,7 +74,7 @@ def write(directory: Path, text: str, name: str = "devices.yaml") -> Path:
         ("version: 1\ndevices:\n  x: {class: 'a:B'\n", 4, "is no YAML: while parsing a flow mapping"),
         ("version: 1\ndevices:\n  x: {class: 'a:B'}\n  x: {class: 'a:C'}\n", 4, 'found duplicate key "x"'),
         ("version: 1\ndevices:\n\tx: {class: 'a:B'}\n", 3, "cannot start any token: indent by spaces"),
-        ("version: 1\ndefaults: {timout: 3}\ndevices: {}\n", 2, "defaults: no key 'timout': did you mean 'timeout'?"),
+        ("version: 1\ndefaults: {timout: 3}\ndevices: {}\n", 2, "defaults: no key 'timout': did you mean 'timeout'"),
         ("version: 1\ndefaults: [a]\ndevices: {}\n", 2, "`defaults:` must be a mapping such as {timeout: 10}"),
         ("version: 1\ninclude: motors.yaml\n", 2, "`include:` must be a list of file names: [motors.yaml]"),
         ("version: 1\ninclude: [.]\n", None, "include: {directory}: Is a directory"),
