@@ -1,4 +1,4 @@
-"""The HTTP application: who is alive, what the scan server does, and Tiled below `/tiled`."""
+"""The HTTP application: who is alive, what the scan server does, devices, and Tiled below `/tiled`."""
 
 import secrets
 from typing import Annotated, Any
@@ -6,11 +6,15 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, status
 from fastapi.responses import JSONResponse
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bec_bluesky import __version__
-from bec_bluesky.bus import Bus
+from bec_bluesky.api._devices import device_router
+from bec_bluesky.api._problems import ProblemError, say_problem
+from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.channels import SCAN_STATUS, SERVICES
+from bec_bluesky.client import DeviceAccess
 from bec_bluesky.errors import BusError
 
 __all__ = ["TILED_PATH", "LateApp", "create_app"]
@@ -44,8 +48,8 @@ class _ApiKey:
     def __init__(self, key: str) -> None:
         self._key = key.encode()
 
-    def __call__(self, request: Request, api_key: Annotated[str | None, Query()] = None) -> None:
-        scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
+    def __call__(self, connection: HTTPConnection, api_key: Annotated[str | None, Query()] = None) -> None:
+        scheme, _, shown = connection.headers.get("Authorization", "").partition(" ")
         given = shown if scheme.lower() in ("apikey", "bearer") else api_key
         if given is None or not secrets.compare_digest(given.encode(), self._key):
             raise HTTPException(
@@ -55,10 +59,13 @@ class _ApiKey:
             )
 
 
-def create_app(bus: Bus, key: str, tiled: LateApp) -> FastAPI:
+def create_app(bus: Bus, caller: Caller, access: DeviceAccess, key: str, tiled: LateApp) -> FastAPI:
     """Make the application; `key` opens everything but `/healthz`."""
     app = FastAPI(title="bec-bluesky", version=__version__, openapi_url="/api/v1/openapi.json", redoc_url=None)
     app.mount(TILED_PATH, tiled)
+    with_key = [Depends(_ApiKey(key))]
+    app.include_router(device_router(bus, caller, access), dependencies=with_key)
+    app.add_exception_handler(ProblemError, say_problem)
 
     @app.exception_handler(BusError)
     async def say_redis_is_away(request: Request, error: Exception) -> JSONResponse:
@@ -69,7 +76,7 @@ def create_app(bus: Bus, key: str, tiled: LateApp) -> FastAPI:
         """Tell whether everything here answers, Tiled included."""
         return {"status": "starting" if tiled.app is None else "ready"}
 
-    @app.get("/api/v1/status", dependencies=[Depends(_ApiKey(key))])
+    @app.get("/api/v1/status", dependencies=with_key)
     async def system_status() -> dict[str, Any]:
         """Give the heartbeats of all living services by name, and the scan server's status if it has one."""
         services = await bus.find(SERVICES, "service")

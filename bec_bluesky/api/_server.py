@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from bec_bluesky.api._tiled_profile import write_offline_profile, write_profile
+from bec_bluesky.bus import Caller
+from bec_bluesky.client import open_device_access
 from bec_bluesky.documents import api_key, build_catalog_app, publish_address, withdraw_address
 from bec_bluesky.errors import SettingsError
 from bec_bluesky.log import logger
@@ -27,7 +29,7 @@ _HOST = "127.0.0.1"
 
 
 class ApiServer(Service):
-    """Serves status over HTTP, and the catalogue of runs through Tiled.
+    """Serves status and devices over HTTP, and the catalogue of runs through Tiled.
 
     It answers `/healthz` within a second; Tiled, whose imports take two more, says 503 until it is there. The address
     is in the heartbeat's facts (`url`; `tiled` once it answers) and in `api.json` of the data directory.
@@ -42,6 +44,7 @@ class ApiServer(Service):
         self._tiled_is_ready = asyncio.Event()
         self._tiled_is_done = asyncio.Event()
         self._tasks_to_await: list[asyncio.Task[None]] = []
+        self._exits = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
         """Listen, then load Tiled; raises SettingsError if the port is taken or the data directory cannot be used."""
@@ -50,8 +53,11 @@ class ApiServer(Service):
         url = f"http://{_HOST}:{listening.getsockname()[1]}"
         from bec_bluesky.api._app import TILED_PATH, LateApp, create_app
 
+        caller = await self._exits.enter_async_context(Caller(self.bus))
+        access = await self._exits.enter_async_context(open_device_access(self.bus))
+        self.spawn(access.live.run(), "readings")
         late = LateApp("Tiled")
-        self._server = _make_server(create_app(self.bus, self._key, late))
+        self._server = _make_server(create_app(self.bus, caller, access, self._key, late))
         serving = self.spawn(self._serve(self._server, listening), "HTTP")
         self.facts = {"url": url}
         loading = self.spawn(self._serve_catalog(late, TILED_PATH), "Tiled")
@@ -72,6 +78,7 @@ class ApiServer(Service):
         for task in self._tasks_to_await:
             with contextlib.suppress(Exception):  # it ended the service: the task group raises it
                 await task
+        await self._exits.aclose()
         if self._tiled_is_ready.is_set():
             write_offline_profile(self.settings, self._key)
 

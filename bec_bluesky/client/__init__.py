@@ -6,17 +6,26 @@ bl.run.scan(["det"], "samx", -5, 5, num=11)
 """
 
 from bec_bluesky.client._client import Client, connect
-from bec_bluesky.client._devices import Device, Devices
+from bec_bluesky.client._device import Device
+from bec_bluesky.client._device_access import DeviceAccess, open_device_access
+from bec_bluesky.client._device_status import DeviceStatus
+from bec_bluesky.client._device_text import shown_entry
+from bec_bluesky.client._device_value import has_one_value, value_in
+from bec_bluesky.client._devices import Devices, is_chosen
 from bec_bluesky.client._follow import Event
 from bec_bluesky.client._live import LiveView, result_text
+from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import PlanCall, Plans
 from bec_bluesky.client._queue import Item, QueueDoor
+from bec_bluesky.client._viewing import Viewing
 from bec_bluesky.client._watch import Detached, raise_if_failed, watch
 
 __all__ = [
     "Client",
     "Detached",
     "Device",
+    "DeviceAccess",
+    "DeviceStatus",
     "Devices",
     "Event",
     "Item",
@@ -24,8 +33,15 @@ __all__ = [
     "PlanCall",
     "Plans",
     "QueueDoor",
+    "Viewing",
     "connect",
+    "has_one_value",
+    "is_chosen",
+    "open_device_access",
+    "panic_stop",
     "raise_if_failed",
     "result_text",
+    "shown_entry",
+    "value_in",
     "watch",
 ]

@@ -15,6 +15,7 @@ from bec_bluesky.client._device_door import DeviceDoor, open_device_door
 from bec_bluesky.client._devices import Devices
 from bec_bluesky.client._follow import Event, Follow, Place, Settled
 from bec_bluesky.client._loop import Elements, LoopThread
+from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import Plans
 from bec_bluesky.client._queue import QueueDoor
 from bec_bluesky.client._watch import run_and_watch
@@ -23,13 +24,11 @@ from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, RunOpened
 from bec_bluesky.messages.queue import ControlRun, GetStatus, PlanInfo, RequestBody, ScanServerStatus
-from bec_bluesky.proxy import StopReport, stop_all
+from bec_bluesky.proxy import StopReport
 from bec_bluesky.settings import Settings, load
 
 __all__ = ["Client", "connect"]
 
-_ABORT_TIMEOUT = 1.0
-"""Seconds in which the scan server must take the abort of a panic stop."""
 _PATIENCE = 2.0
 """Seconds for which a scan server that restarts is waited for."""
 
@@ -168,14 +167,8 @@ class Client:
         return self._loop.call(self._stop_all())
 
     async def _stop_all(self) -> StopReport:
-        report, _ = await asyncio.gather(stop_all(self.bus.address, self.bus.beamline), self._abort_at_once())
-        return report
-
-    async def _abort_at_once(self) -> None:
-        """Abort what runs, lest a plan that waits for no device go on; without a scan server nothing runs."""
         assert self._caller is not None
-        with contextlib.suppress(RefusedError, NoReplyError, BusError):
-            await self._caller.ask(ControlRun(action="abort", reason="panic stop"), timeout=_ABORT_TIMEOUT)
+        return await panic_stop(self.bus, self._caller)
 
     # ── what there is ──
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bec_bluesky.client._arguments import plain
 from bec_bluesky.client._device_status import DeviceStatus
 from bec_bluesky.client._device_text import doc_of, line_of, shown_entry
+from bec_bluesky.client._device_value import has_one_value, value_in
 from bec_bluesky.client._viewing import Viewing
 from bec_bluesky.errors import BadArgumentError, BecBlueskyError, DeviceTimeout, RefusedError, choices
 from bec_bluesky.messages.devices import DeviceInfo
@@ -115,7 +116,7 @@ class Device:
     @property
     def holder(self) -> str | None:
         """Who holds it (a running plan, a person), so that others cannot move it; None if it is free."""
-        return self._door.holders().get(self._top.path)
+        return self._door.holder(self.info)
 
     @property
     def limits(self) -> tuple[float, float] | None:
@@ -153,17 +154,9 @@ class Device:
 
     def get(self, *, timeout: float = _TIMEOUT) -> Any:
         """Give its value: of a signal, where a motor is; of what reads several values, {key: value}."""
-        if self._has_one_value():
+        if has_one_value(self.info):
             return self.ask("get", timeout=timeout)
-        reading = self.read(timeout=timeout)
-        if self.name in reading or len(reading) == 1:
-            return value_of(reading, self.name)["value"]
-        return {key: entry["value"] for key, entry in reading.items()}
-
-    def _has_one_value(self) -> bool:
-        info = self.info
-        is_movable = "position" in info.properties or "locate" in info.methods
-        return is_movable or "get" in info.methods or not info.children
+        return value_in(self.info, self.read(timeout=timeout))
 
     def describe(self, *, timeout: float = _TIMEOUT) -> dict[str, Any]:
         """Describe what `read` gives: {key: {source, dtype, shape, units, …}}."""
@@ -293,7 +286,7 @@ class Device:
             return sorted(usual)
         methods = set(info.methods)
         own = [name for name in usual if name not in _NEEDS or _NEEDS[name] in methods]
-        if "set" not in methods or not self._has_one_value():
+        if "set" not in methods or not has_one_value(info):
             own.remove("position")
         if info.children or not ({"put", "set"} & methods):
             own.remove("put")
@@ -313,8 +306,8 @@ class Device:
 
     def _shown(self, info: DeviceInfo) -> tuple[Any, str]:
         """Give the value to show and its units: asked for where that is quick, else what was published last."""
-        _, value, units = shown_entry(info, self._door.published_of(info))
-        if self.state == "connected" and "read" in info.methods and self._has_one_value():
+        _, value, units = shown_entry(info, self._door.readback(info))
+        if self.state == "connected" and "read" in info.methods and has_one_value(info):
             with contextlib.suppress(Exception):  # a device that cannot be read is shown all the same
                 value = self.get(timeout=_LOOK_TIMEOUT)
         return value, self._units_if_known() or units

@@ -6,28 +6,23 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import READBACKS
 from bec_bluesky.client._device import Device
-from bec_bluesky.client._live_readings import LiveReadings
+from bec_bluesky.client._device_access import DeviceAccess, open_device_access
 from bec_bluesky.client._loop import LoopThread
 from bec_bluesky.client._viewing import CallbackThread, Reading, Viewing
 from bec_bluesky.messages.devices import DeviceInfo, Readback
-from bec_bluesky.proxy import DeviceLink
 
-__all__ = ["DeviceDoor", "open_device_door", "published", "reason_of", "state_of"]
-
-_FIRST_BEAT = 0.5
-"""Seconds for which the servers' first sign of life is waited for."""
+__all__ = ["DeviceDoor", "open_device_door"]
 
 
 class DeviceDoor:
     """Knows what there is, and makes one object for each device; its calls wait in the calling thread."""
 
-    def __init__(self, loop: LoopThread, bus: Bus, link: DeviceLink, live: LiveReadings) -> None:
+    def __init__(self, loop: LoopThread, access: DeviceAccess) -> None:
         self._loop = loop
-        self._bus = bus
-        self.link = link
-        self._live = live
+        self.link = access.link
+        self._facts = access.facts
+        self._live = access.live
         self._threads = CallbackThread()
         self._devices: dict[str, Device] = {}
 
@@ -43,23 +38,27 @@ class DeviceDoor:
 
     def state(self, info: DeviceInfo) -> str:
         """Give the state of a device, `no server` if its server gives no sign of life."""
-        return state_of(self.link, info)
+        return self._facts.state(info)
 
     def reason(self, info: DeviceInfo) -> str:
         """Say why a device is not connected."""
-        return reason_of(self.link, info)
+        return self._facts.reason(info)
 
     def holders(self) -> dict[str, str]:
-        """Say of each device that is held who holds it."""
-        return {}
+        """Say who holds each device that is held."""
+        return self._loop.call(self._facts.holders())
 
-    def published(self) -> dict[str, Readback]:
-        """Give what was published last, of all devices."""
-        return self._loop.call(published(self.link, self._bus))
+    def holder(self, info: DeviceInfo) -> str | None:
+        """Say who holds a device; None if nobody does."""
+        return self._loop.call(self._facts.holder(info))
 
-    def published_of(self, info: DeviceInfo) -> Readback | None:
+    def readbacks(self) -> dict[str, Readback]:
+        """Give what was published last, by device."""
+        return self._loop.call(self._facts.readbacks())
+
+    def readback(self, info: DeviceInfo) -> Readback | None:
         """Give what was published last of a device; parts are not."""
-        return self._loop.call(self._bus.field(READBACKS, info.path, server=info.server))
+        return self._loop.call(self._facts.readback(info))
 
     # ── subscriptions ──
 
@@ -76,35 +75,13 @@ class DeviceDoor:
 @contextlib.asynccontextmanager
 async def open_device_door(loop: LoopThread, bus: Bus) -> AsyncIterator[DeviceDoor]:
     """Open a door in the running loop, which is that of `loop`, while the block lasts."""
-    link = await DeviceLink.connect(bus.address, bus.beamline, is_light=True)
-    live = LiveReadings(link, bus)
-    following = asyncio.create_task(live.run(), name="readings for people")
-    try:
-        await link.wait_until_ready(_FIRST_BEAT)
-        yield DeviceDoor(loop, bus, link, live)
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        await link.close()
-
-
-def state_of(link: DeviceLink, info: DeviceInfo) -> str:
-    """Give the state of a device, `no server` if its server gives no sign of life."""
-    return info.state if link.is_heard(info.server) else "no server"
-
-
-def reason_of(link: DeviceLink, info: DeviceInfo) -> str:
-    """Say why a device is not connected; empty if it is."""
-    if link.is_heard(info.server):
-        return info.reason
-    return f"device server {info.server!r} gives no sign of life (`bec-bluesky status`)"
-
-
-async def published(link: DeviceLink, bus: Bus) -> dict[str, Readback]:
-    """Give what was published last, of all devices of all servers."""
-    servers = {link.directory.info(name).server for name in link.directory.names()}
-    tables: list[dict[str, Readback]] = [await bus.fields(READBACKS, server=server) for server in sorted(servers)]
-    return {path: readback for table in tables for path, readback in table.items()}
+    async with open_device_access(bus) as access:
+        following = asyncio.create_task(access.live.run(), name="readings for people")
+        try:
+            yield DeviceDoor(loop, access)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
 
 async def _in_loop(function: Callable[..., None], *args: Any) -> None:

@@ -64,7 +64,7 @@ class Devices(Mapping[str, Device]):
 
     def __repr__(self) -> str:
         devices = list(self.values())
-        readbacks = self._door.published()
+        readbacks = self._door.readbacks()
         holders = self._door.holders()
         rows = [
             row_of(info, readbacks.get(device.path), device.state, device.reason, holders.get(device.path))

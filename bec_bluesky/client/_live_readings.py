@@ -14,7 +14,7 @@ import msgspec
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import READBACK_CHANGES
-from bec_bluesky.errors import BusError, DeviceError, RefusedError
+from bec_bluesky.errors import BusError, RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import Readback
 from bec_bluesky.proxy import DeviceLink
@@ -126,7 +126,7 @@ class LiveReadings:
         self._due[path] = time.monotonic() + _RENEW_PERIOD
         try:
             answer = await self._link.request(path, "view", _LEASE)
-        except (DeviceError, RefusedError, OSError) as error:  # it is asked again
+        except Exception as error:  # noqa: BLE001  # whatever the device raised; it is asked again
             _log.debug("%s cannot be viewed now: %s", path, error)
             return
         self._tell(msgspec.convert(answer, Readback))

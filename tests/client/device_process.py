@@ -57,6 +57,15 @@ class DeviceProcess:
         """End it as a crash does."""
         self._end(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Let it hang, until `resume`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         self._end(signal.SIGTERM)
 
@@ -66,6 +75,7 @@ class DeviceProcess:
     def _end(self, number: int) -> None:
         if self._process is not None:
             self._process.send_signal(number)
+            self._process.send_signal(signal.SIGCONT)
             self._process.wait(20.0)
             self._process = None
 

@@ -20,6 +20,7 @@ from bec_bluesky.client._arguments import plain
 from bec_bluesky.errors import (
     BadArgumentError,
     DeviceFailed,
+    DeviceHeld,
     DeviceServerLost,
     DeviceTimeout,
     UnknownDeviceError,
@@ -229,6 +230,26 @@ def test_devices_show_what_a_scientist_wants_to_know(bl: Client) -> None:
     assert [row.split()[0] for row in rows] == sorted(bl.dev)
     assert [device.path for device in bl.dev.select(label="motors")] == ["samx", "theta"]
     assert [device.path for device in bl.dev.select(state="failed")] == ["broken"]
+
+
+def test_a_device_that_somebody_holds_can_be_looked_at_and_stopped_but_not_moved(bl: Client) -> None:
+    slow = bl.dev.slow
+    assert slow.holder is None
+    with Client(bl.settings) as other:
+        other.dev.slow.link.operations.token = "anna's"
+        status = other.dev.slow.set(slow.position + 100.0)
+        for attempt in (lambda: slow.move(0), lambda: slow.velocity.put(1.0), lambda: slow.ask("prepare", {})):
+            with pytest.raises(DeviceHeld, match="slow is held by"):
+                attempt()
+        wait_for(lambda: slow.holder, lambda: "no holder is published")
+        assert "held by" in repr(slow) and slow.velocity.holder == slow.holder
+        wait_for(lambda: "held by" in repr(bl.dev), lambda: repr(bl.dev))
+        assert slow.read().keys() == {"slow"}
+        slow.stop()
+        with pytest.raises(Exception):  # noqa: B017  # whatever the device says of a stopped move
+            status.wait(30.0)
+    wait_for(lambda: slow.holder is None, lambda: f"still held by {slow.holder}")
+    slow.set(slow.position).wait(30.0)
 
 
 def test_devices_go_into_arguments_by_their_paths(bl: Client) -> None:
