@@ -1,7 +1,7 @@
 """Say what a device is, so that a proxy can be made of it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import bluesky.protocols
@@ -9,11 +9,11 @@ import msgspec
 import ophyd
 
 from bec_bluesky.device_server._device_file import DeviceSpec
-from bec_bluesky.device_server._layers import Layer, children, layer_of
+from bec_bluesky.device_server._layers import Layer, children, layer_of, part
 from bec_bluesky.messages import encode
 from bec_bluesky.messages.devices import DeviceInfo
 
-__all__ = ["METHODS", "STATUS_METHODS", "absent", "describe", "hints_of", "respecified"]
+__all__ = ["METHODS", "STATUS_METHODS", "absent", "describe", "hints_of", "limits_now", "respecified"]
 
 STATUS_METHODS = frozenset({"set", "trigger", "stage", "unstage", "prepare", "kickoff", "complete"})
 """What answers with a status."""
@@ -139,6 +139,18 @@ def _properties(device: Any) -> dict[str, Any]:
         fields = getattr(getattr(device, name, None), "_fields", None)
         if fields is not None:
             found[name] = list(fields)
+    return found
+
+
+def limits_now(infos: Iterable[DeviceInfo], device: Any) -> dict[str, list[Any]]:
+    """Give {path: limits} of a described device and its parts, for those whose limits are others now; may block."""
+    found: dict[str, list[Any]] = {}
+    for info in infos:
+        if "limits" in info.properties:
+            with contextlib.suppress(Exception):  # its control system is away, or a stranger's property failed
+                limits = list(part(device, info.path.split(".")[1:]).limits)
+                if limits != info.properties["limits"]:
+                    found[info.path] = limits
     return found
 
 

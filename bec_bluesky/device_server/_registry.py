@@ -13,7 +13,7 @@ import msgspec
 
 from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._construct import check, construct
-from bec_bluesky.device_server._describe import absent, describe, respecified
+from bec_bluesky.device_server._describe import absent, describe, limits_now, respecified
 from bec_bluesky.device_server._device_file import DeviceSpec
 from bec_bluesky.device_server._needs import build_order, needed_by, references
 from bec_bluesky.errors import DeviceFailed, SettingsError, UnknownDeviceError
@@ -362,6 +362,23 @@ class Registry:
         entry.state, entry.reason = state, reason
         entry.infos = [msgspec.structs.replace(info, state=state, reason=reason) for info in entry.infos]
         self.on_change(entry)
+
+    async def look_at_limits(self) -> None:
+        """Tell of limits that people changed in the control system: proxies and the queue refuse by what was told."""
+        loop = asyncio.get_running_loop()
+        for entry in list(self.connected()):
+            if entry.spec.blocking or entry.state != "connected" or entry.device is None:
+                continue
+            generation = entry.generation
+            changed = await loop.run_in_executor(self._pool, limits_now, entry.infos, entry.device)
+            if changed and entry.generation == generation:
+                entry.infos = [
+                    msgspec.structs.replace(info, properties=info.properties | {"limits": changed[info.path]})
+                    if info.path in changed
+                    else info
+                    for info in entry.infos
+                ]
+                self.on_change(entry)
 
     def close(self) -> None:
         """Let go of all devices."""

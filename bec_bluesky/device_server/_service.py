@@ -31,6 +31,8 @@ __all__ = ["DeviceServer"]
 _log = logger(__name__)
 _BEAT_PERIOD = 0.1
 """Seconds."""
+_LIMITS_PERIOD = 2.0
+"""Seconds between two looks at the limits of devices."""
 _PATIENCE = 2.0
 """Seconds to wait for devices before the others are served."""
 _STOPS = frozenset({"stop", "stop_all"})
@@ -91,6 +93,7 @@ class DeviceServer(Service):
         self.spawn(self._readbacks.run(), "readbacks")
         self.spawn(self._executor.claims.run(self.bus), "claims")
         self.spawn(self._try_again(building), "try again")
+        self.spawn(self._follow_limits(), "limits")
         outbox = self._outbox
         presence = Presence(self.settings.beamline, lambda: outbox.wire, self._executor.clients, self._lose_client)
         self.spawn(presence.run(), "presence of clients")
@@ -173,6 +176,13 @@ class DeviceServer(Service):
         failures = await self._executor.lose_client(client)
         for path, why in failures.items():
             await self.alarm(f"{path} was moved by a client that is gone, and could not be stopped: {why}")
+
+    async def _follow_limits(self) -> None:
+        """Keep up with limits that people change in the control system."""
+        assert self._registry is not None
+        while not self._is_ending:
+            await asyncio.sleep(_LIMITS_PERIOD)
+            await self._registry.look_at_limits()
 
     # ── instructions ──
 

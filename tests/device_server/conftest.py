@@ -27,6 +27,7 @@ blob:
   kwargs: {path_provider: {$obj: devices.paths:DatedPaths, directory: "{files_dir}"}}
 napper: {class: "tests.device_server.odd_devices:Napper", kwargs: {pace: 0.3}}
 dozer: {class: "tests.device_server.odd_devices:Napper", kwargs: {pace: 0.3}, blocking: true}
+confined: {class: "tests.device_server.odd_devices:Confined", kwargs: {limits: [-2, 2]}}
 lingering: {class: "tests.device_server.odd_devices:Lingering"}
 unstoppable: {class: "tests.device_server.odd_devices:Unstoppable"}
 burst:

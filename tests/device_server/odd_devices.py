@@ -4,7 +4,7 @@ import asyncio
 import threading
 from typing import Any
 
-from ophyd import Component, Device, Signal
+from ophyd import Component, Device, Signal, SoftPositioner
 from ophyd_async.core import AsyncStatus, StandardReadable, soft_signal_rw
 from ophyd_async.core import Device as AsyncDevice
 
@@ -36,6 +36,15 @@ class Napper(Device):
         self._wake.set()
 
     USER_ACCESS = ("nap",)
+
+
+class Confined(SoftPositioner):
+    """Its limits are changed where it lives, as an operator does in the control system."""
+
+    def confine(self, low: float, high: float) -> None:
+        self._limits = (low, high)
+
+    USER_ACCESS = ("confine",)
 
 
 class Unstoppable(Device):

@@ -181,6 +181,18 @@ async def test_devices_and_their_parts_are_described(bus: Bus, server: DeviceSer
     assert (await info(bus, "fixed")).read_only
 
 
+async def test_limits_that_change_in_the_control_system_are_told_anew(
+    bus: Bus, client: Client, server: DeviceServer
+) -> None:
+    assert (await info(bus, "confined")).properties["limits"] == [-2, 2]
+    await client.ask("confined", "confine", -7, 7)
+
+    async def told() -> bool:
+        return (await info(bus, "confined")).properties["limits"] == [-7, 7]
+
+    await until(told, "the new limits")
+
+
 async def test_what_the_file_sets_is_set(server: DeviceServer, client: Client) -> None:
     assert await client.ask("slow.velocity", "get") == 1.0
     assert await client.ask("slow2.velocity", "get") == 1.0

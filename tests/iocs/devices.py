@@ -1,11 +1,11 @@
-"""Device classes for `soft_ioc.py`, of ophyd and of ophyd-async, as a beamline would write them."""
+"""Device classes for the IOCs, of ophyd and of ophyd-async, as a beamline would write them."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated as A
 
 import numpy as np
-from ophyd import Component, EpicsSignal, EpicsSignalRO, PVPositionerPC
+from ophyd import Component, Device, EpicsMotor, EpicsSignal, EpicsSignalRO, PVPositionerPC
 from ophyd_async.core import (
     Array1D,
     DeviceVector,
@@ -19,6 +19,13 @@ from ophyd_async.core import (
 )
 from ophyd_async.core import StandardReadableFormat as Format
 from ophyd_async.epics.core import EpicsDevice, PvSuffix, epics_signal_r
+
+
+class XYStage(Device):
+    """Two motor records."""
+
+    x = Component(EpicsMotor, "mtr1")
+    y = Component(EpicsMotor, "mtr2")
 
 
 class Axis(PVPositionerPC):

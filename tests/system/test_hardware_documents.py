@@ -13,6 +13,8 @@ pytestmark = pytest.mark.timeout(300)
 SCANS: dict[str, tuple[Any, ...]] = {
     "ophyd EpicsSignal": ("count", ["exposure", "mode", "sample", "wave"]),
     "ophyd EpicsMotor": ("scan", ["exposure"], "mtr", 0, 1, 3),
+    "parts of an ophyd device": ("scan", ["exposure", "table.y.user_readback"], "table.x", 0, 0.5, 2),
+    "a whole ophyd device": ("count", ["table"]),
     "ophyd positioner by put completion": ("rel_scan", ["peak", "wave"], "axis", -1, 1, 3),
     "ophyd-async demo over Channel Access": ("scan", ["counter"], "stage.x", 0, 1, 3),
     "ophyd-async demo over PV Access": ("scan", ["pva_counter"], "pva_stage.y", 0, 1, 3),

@@ -60,6 +60,12 @@ def test_every_type_is_read_described_and_set_as_in_process(
     hardware.compare("set_and_read", [f"{device}.{name}" for name in values], list(values.values()))
 
 
+def test_parts_that_only_the_ioc_tells_of_are_there(hardware: Hardware) -> None:
+    """`extra_int` stands in no class: PV Access' directory (PVI) has it."""
+    assert {"a_float", "table", "wo_float", "extra_int"} <= set(hardware.bl.devices["pvi"].children)
+    hardware.compare("set_and_read", ["pvi.extra_int", "pvi.a_float"], [33, 4.5])
+
+
 @pytest.mark.parametrize("signal", ["mode", "ca_station.mode", "pva_station.mode"])
 def test_an_enumeration_is_set_by_its_words(hardware: Hardware, signal: str) -> None:
     for word in ("fast", "slow"):
