@@ -5,6 +5,7 @@ the methods that the real device has, `prepare_engine(RE, link)` makes a RunEngi
 bluesky or ophyd before it is needed: protocols are matched by attributes.
 """
 
+from bec_bluesky.proxy._claims import Holding
 from bec_bluesky.proxy._device import RemoteDevice
 from bec_bluesky.proxy._engine import prepare_engine
 from bec_bluesky.proxy._limits import limits_of
@@ -15,6 +16,7 @@ from bec_bluesky.proxy._subscription import value_of
 
 __all__ = [
     "DeviceLink",
+    "Holding",
     "RemoteDevice",
     "RemoteStatus",
     "StopReport",

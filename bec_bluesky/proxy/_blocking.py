@@ -34,12 +34,20 @@ class BlockingCaller:
         self._last_id = 0
 
     def ask(
-        self, server: ServerState, device: str, verb: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float
+        self,
+        server: ServerState,
+        device: str,
+        verb: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float,
+        *,
+        token: str = "",
     ) -> Any:
         """Give the result within `timeout` seconds; raises what the device raised, DeviceTimeout, DeviceServerLost."""
         with self._lock:
             try:
-                return self._ask(server, device, verb, args, kwargs, timeout)
+                return self._ask(server, device, verb, args, kwargs, timeout, token)
             except redis.RedisError as error:
                 self._forget()
                 raise DeviceServerLost(f"{device}.{verb}: no answer from Redis: {error}") from error
@@ -50,14 +58,20 @@ class BlockingCaller:
             self._forget()
 
     def _ask(
-        self, server: ServerState, device: str, verb: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float
+        self,
+        server: ServerState,
+        device: str,
+        verb: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float,
+        token: str,
     ) -> Any:
         client = self._connected()
         self._last_id += 1
         op = Op(self._last_id, device, verb, list(args), dict(kwargs))
-        instruction = Instruction(
-            self._client, server.epoch, [op], deadline=time.time() + server.clock_offset + timeout
-        )
+        must_start_by = time.time() + server.clock_offset + timeout
+        instruction = Instruction(self._client, server.epoch, [op], deadline=must_start_by, token=token)
         if not client.publish(server.channel, encode(instruction)):
             raise no_receiver(server.name)
         deadline = time.monotonic() + timeout

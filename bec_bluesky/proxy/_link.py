@@ -7,7 +7,7 @@ import functools
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Self
 
 from bec_bluesky.bus import Address, parse
@@ -15,6 +15,7 @@ from bec_bluesky.errors import DeviceServerLost, DeviceTimeout
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import Answers, Beat
 from bec_bluesky.proxy._blocking import BlockingCaller
+from bec_bluesky.proxy._claims import Claims, Holding
 from bec_bluesky.proxy._connection import Connection
 from bec_bluesky.proxy._device import RemoteDevice
 from bec_bluesky.proxy._directory import Devices, Directory
@@ -54,6 +55,7 @@ class DeviceLink:
         self.devices: Mapping[str, RemoteDevice] = Devices(self.directory)
         """Top-level devices by name; `devices["samx.velocity"]` works too."""
         self.operations = Operations(loop, self.client)
+        self.claims = Claims(self)
         self.does_steps = False
         """Whether the RunEngine knows the message `remote_step` (`_step.py`)."""
         self._thread = 0
@@ -119,6 +121,7 @@ class DeviceLink:
         self._look_again()
 
     async def _close(self) -> None:
+        await self.claims.close()
         await self._connection.close()
         if self._look is not None:
             self._look.cancel()
@@ -162,7 +165,8 @@ class DeviceLink:
             self.operations.flush()
             if self.operations.read_ahead is not None:
                 self.operations.read_ahead.note(0, verb)
-            return self._blocking.ask(self._server_of(path), path, verb, args, kwargs, min(timeout, 1.0))
+            server, token = self._server_of(path), self.operations.token
+            return self._blocking.ask(server, path, verb, args, kwargs, min(timeout, 1.0), token=token)
         promise: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self.submit(path, verb, args, kwargs, Reply(promise, self.make_error))
         try:
@@ -213,6 +217,20 @@ class DeviceLink:
 
     def _server_of(self, path: str) -> ServerState:
         return self.server(self.directory.info(path).server)
+
+    @contextlib.asynccontextmanager
+    async def holding(self, devices: Iterable[str], holder: str, *, user: str = "") -> AsyncIterator[None]:
+        """Hold devices, with their parts and what they move, while the block lasts; others can look at and stop them.
+
+        `holder` is said to others who are refused. What else this link changes meanwhile is held too. Raises DeviceHeld
+        if somebody else holds one of them, UnknownDeviceError.
+        """
+        holding = Holding(tuple(devices), holder, {"user": user} if user else {})
+        await self._in_loop(self.claims.begin(holding))
+        try:
+            yield
+        finally:
+            await self._in_loop(self.claims.end(holding))
 
     async def stop_all(self, *, timeout: float = 1.5) -> StopReport:
         """Stop every movable on every device server (panic stop), in whichever loop this is awaited.
@@ -266,6 +284,12 @@ class DeviceLink:
             state.heard = self.loop.time()
         return state
 
+    def servers(self) -> list[ServerState]:
+        """Give all servers that were heard of, or announced devices."""
+        for name in self.directory.names():
+            self.server(self.directory.info(name).server)
+        return list(self._servers.values())
+
     def hear_answers(self, answers: Answers) -> None:
         """Hand out answers."""
         self.operations.hear(answers)
@@ -286,6 +310,7 @@ class DeviceLink:
             )
         state.epoch = beat.epoch
         state.clock_offset = offset
+        self.claims.meet(state)
         self._connection.meet_again(state.name)
 
     def resume_subscriptions(self, server: str) -> None:

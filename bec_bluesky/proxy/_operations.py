@@ -6,7 +6,7 @@ iteration brings new ones, they are held, so that ten `trigger`s of a plan are o
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bec_bluesky.bus import Wire
@@ -29,7 +29,7 @@ _LONGEST_HOLD = 0.005
 _START_WITHIN = 2.0
 """Seconds in which a server must start an instruction: one that wakes up later must not move anything."""
 
-_SAFE_LATE = frozenset({"clear_sub", "give_up", "stop"})
+_SAFE_LATE = frozenset({"clear_sub", "give_up", "release", "stop"})
 """A server that wakes up late should still do these."""
 
 
@@ -76,6 +76,7 @@ class Operations:
         self._held_at_last_tick = 0
         self.wire: Wire | None = None
         self.token = ""
+        """Names this process as a holder of devices; empty: it holds none."""
         self.round_trips = 0
         """Instructions sent so far."""
         self.read_ahead: ReadAhead | None = None
@@ -101,6 +102,21 @@ class Operations:
             self._held_at_last_tick = 0
             self._loop.call_soon(self._tick)
         return number
+
+    def submit_apart(
+        self,
+        server: ServerState,
+        verb: str,
+        args: Iterable[Any],
+        kwargs: Mapping[str, Any],
+        waiter: Waiter,
+        token: str,
+    ) -> None:
+        """Ask a server itself, at once and in an instruction of its own, of which no other verb takes notice."""
+        self._last_id += 1
+        self._waiting[self._last_id] = (server, waiter)
+        op = Op(self._last_id, "", verb, list(args), dict(kwargs))
+        self._publish(server, [op], self._encoded(server, [op], [], token))
 
     @property
     def servers_waited_for(self) -> set[ServerState]:
@@ -140,13 +156,17 @@ class Operations:
         self.flush()
 
     def _send(self, server: ServerState, ops: list[Op]) -> None:
-        if self.wire is None:
-            self._fail(ops, DeviceServerLost("not sent: there is no connection to Redis"))
-            return
         try:
-            data = self._encoded(server, ops, self.read_ahead.attach(server, ops) if self.read_ahead else [])
+            after = self.read_ahead.attach(server, ops) if self.read_ahead else []
+            data = self._encoded(server, ops, after, self.token)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             self._send_one_by_one(server, ops, error)
+            return
+        self._publish(server, ops, data)
+
+    def _publish(self, server: ServerState, ops: list[Op], data: bytes) -> None:
+        if self.wire is None:
+            self._fail(ops, DeviceServerLost("not sent: there is no connection to Redis"))
             return
         try:
             future = self.wire.send("PUBLISH", server.channel, data)
@@ -156,10 +176,10 @@ class Operations:
         self.round_trips += 1
         future.add_done_callback(lambda done: self._published(server, ops, done))
 
-    def _encoded(self, server: ServerState, ops: list[Op], after: list[str]) -> bytes:
+    def _encoded(self, server: ServerState, ops: list[Op], after: list[str], token: str) -> bytes:
         is_safe_late = all(op.verb in _SAFE_LATE for op in ops)
         deadline = 0.0 if is_safe_late else time.time() + server.clock_offset + _START_WITHIN
-        return encode(Instruction(self._client, server.epoch, ops, after, deadline, self.token))
+        return encode(Instruction(self._client, server.epoch, ops, after, deadline, token))
 
     def _send_one_by_one(self, server: ServerState, ops: list[Op], error: Exception) -> None:
         """Let only that operation fail whose arguments cannot cross."""

@@ -202,9 +202,7 @@ class WorkerPool:
         if ran:
             self.activity = Activity()
         if ran or not self._is_stopping:
-            self._listener.worker_lost(
-                why, result, device_client=worker.device_client, ran=ran, has_worker=self.has_free_worker
-            )
+            self._listener.worker_lost(why, result, device_client=worker.device_client, ran=ran)
         self._listener.activity_changed()
 
     def _result(self, exit_status: Any, reason: str) -> ItemResult:

@@ -65,6 +65,8 @@ class ScanServer(Service):
         self._announcer: Announcer | None = None
         self._requests: RequestReader | None = None
         self._replaced_by: FencedError | None = None
+        self._losses: set[asyncio.Task[None]] = set()
+        """Workers that are gone, of which the devices are being told."""
 
     async def start(self) -> None:
         """Take over the queue, take requests, and start workers; none of them is waited for."""
@@ -105,6 +107,8 @@ class ScanServer(Service):
             self._requests.close()
         self._post(StopAsked())
         await self.pool.stop(_WORKER_GRACE)
+        if self._losses:
+            await asyncio.wait(self._losses, timeout=_LAST_WRITES)
         if self._replaced_by is not None:
             raise self._replaced_by
         if self._stop_asked.is_set() and self._keeper and self._requests and self._store and self._announcer:
@@ -132,14 +136,22 @@ class ScanServer(Service):
         """Take the result of the running item."""
         self._post(Ended(item_id, result, has_worker, again_id=uuid.uuid4().hex))
 
-    def worker_lost(self, why: str, result: ItemResult, *, device_client: str, ran: bool, has_worker: bool) -> None:
+    def worker_lost(self, why: str, result: ItemResult, *, device_client: str, ran: bool) -> None:
         """Fail what ran on a worker that is gone, and have the devices it used let go."""
         self.spawn(self.alarm(f"{why}; another one is started", level="error" if ran else "warning"), "alarm")
         if not self.pool.ready:
             self.note = why
+        loss = self.spawn(self._go_on_without(device_client, result if ran else None), "worker lost")
+        self._losses.add(loss)
+        loss.add_done_callback(self._losses.discard)
+
+    async def _go_on_without(self, device_client: str, result: ItemResult | None) -> None:
+        """Have devices let go, then have the queue go on: its next item claims them."""
         if device_client:
-            self.spawn(self._tell_devices(device_client), "client lost")
-        self._post(WorkerLost(result, has_worker, again_id=uuid.uuid4().hex) if ran else WorkerFree(has_worker))
+            await self._tell_devices(device_client)
+        has_worker = self.pool.has_free_worker  # another one may have become ready meanwhile
+        again_id = uuid.uuid4().hex
+        self._post(WorkerFree(has_worker) if result is None else WorkerLost(result, has_worker, again_id=again_id))
 
     def activity_changed(self) -> None:
         """Announce the status."""

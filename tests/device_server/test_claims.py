@@ -181,6 +181,14 @@ async def test_a_lost_client_holds_nothing_and_a_claim_waits_until_it_is_stopped
     assert await person.ask("lingering", "history") == ["unstaged", "triggered"]
 
 
+async def test_who_is_gone_without_a_word_holds_nothing(plan: Holder, person: Holder, bus: Bus) -> None:
+    await claim_as_item(plan, "axis", seconds=1000.0)
+    await until(lambda: bus.field(DEVICE_HOLDERS, "axis", server="main"), "the table")
+    plan.client.close()
+    await until(lambda: is_free(bus, "axis"), "the end of the claim")
+    await person.ask("axis", "set", 1.0)
+
+
 async def test_a_panic_stop_reaches_what_is_held(plan: Holder, person: Holder) -> None:
     await claim_as_item(plan, "slow")
     move = plan.client.op("slow", "set", 50.0)

@@ -17,7 +17,7 @@ from bec_bluesky.channels import READBACKS
 from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import encode
-from bec_bluesky.messages.queue import ItemResult
+from bec_bluesky.messages.queue import ItemResult, QueueItem
 from bec_bluesky.messages.worker import (
     CheckItem,
     CheckResult,
@@ -38,6 +38,7 @@ from bec_bluesky.proxy import DeviceLink, RemoteDevice, prepare_engine
 from bec_bluesky.scan_server._frames import FrameReader, FrameSender
 from bec_bluesky.scan_server.worker._arguments import call
 from bec_bluesky.scan_server.worker._check import Readings, check_item
+from bec_bluesky.scan_server.worker._claim import ItemClaim
 from bec_bluesky.scan_server.worker._control_thread import ControlThread
 from bec_bluesky.scan_server.worker._engine import Action, Engine
 from bec_bluesky.scan_server.worker._item import RunningItem
@@ -129,11 +130,17 @@ class Worker:
         self._publisher.begin(token, item.item_id, item.user)
         self._wait_for_devices()
         self._supplement.baseline = self._baseline_devices()
-        result = running.run(lambda: call(self._plans[item.plan], item, self._link.devices))
+        claim = ItemClaim(self._link, item)
+        result = running.run(lambda: self._make_plan(item, claim))
+        claim.end()
         self._tell_progress()  # the last points too
         self._progress.reset()
         self._control.call(self._publisher.drained())
         return result
+
+    def _make_plan(self, item: QueueItem, claim: ItemClaim) -> Any:
+        claim.begin()
+        return call(self._plans[item.plan], item, self._link.devices)
 
     def _wait_for_devices(self) -> None:
         """Let a link that Redis interrupted come back before a plan needs it; a server that is gone fails the plan."""
@@ -157,6 +164,7 @@ class Worker:
         if self._item is not None:
             self._item.run_uids.append(start["uid"])
             self._item.scan_ids.append(scan_id)
+        self._link.claims.describe(scan_id=scan_id)
         self._sender.send(RunStarted(run_uid=start["uid"], scan_id=scan_id, expected=expected_points(start)))
 
     def _state_changed(self, new: Any, old: Any) -> None:

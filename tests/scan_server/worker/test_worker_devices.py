@@ -13,9 +13,11 @@ import pytest
 import pytest_asyncio
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import DEVICES, READBACKS
+from bec_bluesky.channels import DEVICE_HOLDERS, DEVICES, READBACKS
+from bec_bluesky.errors import DeviceHeld
 from bec_bluesky.messages.queue import QueueItem
-from bec_bluesky.messages.worker import CheckItem, CheckResult, RunState, WorkerProgress, WorkerReady
+from bec_bluesky.messages.worker import CheckItem, CheckResult, RunStarted, RunState, WorkerProgress, WorkerReady
+from bec_bluesky.proxy import DeviceLink
 from bec_bluesky.settings import Settings
 from tests.scan_server.worker.worker_bench import Worker, documents, eventually, make_profile, running_worker
 
@@ -80,6 +82,11 @@ def calls_directly(motor):
 def looks_first(motor):
     \"\"\"Go one further than it is.\"\"\"
     yield from bps.mv(motor, motor.position + 1)
+
+
+def moves_in_secret(target):
+    \"\"\"Move a device that no argument names.\"\"\"
+    yield from bps.mv(devices["slow"], target)
 
 
 def brings_its_own(num=3):
@@ -244,6 +251,87 @@ async def test_a_remote_detector_and_motor_fly(bench: Worker, bus: Bus) -> None:
     assert names == {"primary", "fast_monitor"}
     told = [message.progress.points for message in bench.heard if isinstance(message, WorkerProgress)]
     assert max(told) <= 10
+
+
+# ── claims ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.asynccontextmanager
+async def person(settings: Settings) -> AsyncIterator[DeviceLink]:
+    """Somebody with a link of their own."""
+    link = await DeviceLink.connect(settings.redis_url or "", settings.beamline)
+    try:
+        assert await link.wait_until_ready(10.0)
+        yield link
+    finally:
+        await link.close()
+
+
+async def test_devices_of_a_running_plan_are_refused_with_who_holds_them_and_free_afterwards(
+    bench: Worker, bus: Bus, bench_settings: Settings
+) -> None:
+    async with person(bench_settings) as link:
+        item_id = await bench.run("line_scan", ["det"], "slow", 5, 6, 3)
+        await bench.wait(WorkerProgress, lambda message: message.progress.moving.get("slow", 0.0) > 0.0)
+        scan_id = (await bench.wait(RunStarted)).scan_id
+        who = f"scan {scan_id}, line_scan (item {item_id[:8]}, eve)"
+        sentence = f"slow is held by {who}: wait for it to end, or stop it"
+        with pytest.raises(DeviceHeld) as refused:
+            await link.request("slow", "set", 1.0)
+        assert str(refused.value) == sentence
+        await bench.control("pause_now")
+        await bench.state("paused")
+        for verb, arguments in (("set", (1.0,)), ("stage", ())):
+            with pytest.raises(DeviceHeld):
+                await link.request("slow", verb, *arguments)
+        await link.request("slow", "read")
+        await link.request("samx", "set", 1.0)  # det only looks at it
+        row = await bus.field(DEVICE_HOLDERS, "slow", server="main")
+        assert row is not None
+        assert (row.text, row.item_id, row.scan_id, row.user) == (who, item_id, scan_id, "eve")
+        assert set(await bus.fields(DEVICE_HOLDERS, server="main")) == {"slow", "det"}
+        await bench.control("abort", "enough")
+        assert (await bench.done(item_id)).result.exit_status == "aborted"
+        await link.request("slow", "set", 0.0)
+
+
+async def test_anybody_may_stop_what_a_plan_moves(bench: Worker, bench_settings: Settings) -> None:
+    async with person(bench_settings) as link:
+        item_id = await bench.run("line_scan", ["det"], "slow", 9, 9.5, 2)
+        await bench.wait(WorkerProgress, lambda message: message.progress.moving.get("slow", 0.0) > 0.0)
+        await link.request("slow", "stop")
+        done = await bench.done(item_id)
+        assert (done.result.exit_status, "slow.set(9.0) failed" in done.result.reason) == ("failed", True)
+
+
+async def test_an_item_whose_device_somebody_holds_fails_at_once_and_moves_nothing(
+    bench: Worker, bus: Bus, bench_settings: Settings
+) -> None:
+    async with person(bench_settings) as link:
+        await link.request("samx", "set", 2.0)
+        async with link.holding(["samx"], "anna at the hutch", user="anna"):
+            result = (await bench.done(await bench.run("grid_scan", ["det"], "fast", 5, 6, 2, "samx", -1, 1, 3))).result
+            assert result.exit_status == "failed"
+            assert result.reason == "samx is held by anna at the hutch: it is free when they let go of it"
+            assert result.run_uids == []
+            moved = await bench.done(await bench.run("mv", "fast", 3.0))
+            assert moved.result.exit_status == "completed", "what is not held is free"
+        result = (await bench.done(await bench.run("scan", ["det"], "samx", -1, 1, 3))).result
+        assert (result.exit_status, result.reason) == ("completed", "")
+
+
+async def test_a_plan_holds_what_nobody_knew_of_beforehand_when_it_uses_it(
+    bench: Worker, bench_settings: Settings
+) -> None:
+    async with person(bench_settings) as link:
+        item_id = await bench.run("moves_in_secret", 5.0)
+        await bench.wait(WorkerProgress, lambda message: message.progress.moving.get("slow", 0.0) > 0.0)
+        with pytest.raises(DeviceHeld, match=f"slow is held by moves_in_secret \\(item {item_id[:8]}, eve\\)"):
+            await link.request("slow", "set", 1.0)
+        await bench.control("halt")
+        await bench.done(item_id)
+        await link.request("slow", "stop")
+        await link.request("slow.velocity", "set", 0.5)
 
 
 # ── checks ────────────────────────────────────────────────────────────────────────────────────────
