@@ -66,7 +66,7 @@ class Executor:
         self.statuses = Statuses(self._loop, outbox)
         self.reader = Reader(self._threads)
         self.monitors = Monitors(self._loop, outbox)
-        self.steps = Steps(self._where, outbox.say, self._start_all)
+        self.steps = Steps(self._where, outbox.say, self._start_all, self._read_after)
         self.view: Callable[[Found, float], Coroutine[Any, Any, Any]] = _not_viewed
         """What `view` does; it waits for nothing that is under way."""
         self.stopping = Stopping(registry, self.statuses, self.monitors, self.steps, self.execute, self.claims.token_of)

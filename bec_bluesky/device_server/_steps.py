@@ -28,11 +28,16 @@ class Steps:
     """Starts the phases of instructions one after the other; lives in the service's loop."""
 
     def __init__(
-        self, where: str, say: Callable[[str, Answer], None], start: Callable[[Batch, list[Op]], None]
+        self,
+        where: str,
+        say: Callable[[str, Answer], None],
+        start: Callable[[Batch, list[Op]], None],
+        read: Callable[[Batch], None],
     ) -> None:
         self._where = where
         self._say = say
         self._start = start
+        self._read = read
         self._under_way: set[_Step] = set()
 
     def begin(self, instruction: Instruction) -> None:
@@ -54,10 +59,12 @@ class Steps:
 
     def _proceed(self, step: "_Step") -> None:
         ops = step.next_phase()
+        after = [] if step.reading is None else step.reading.args
         batch = Batch(
-            msgspec.structs.replace(step.instruction, ops=ops, after=[]),
+            msgspec.structs.replace(step.instruction, ops=ops, after=after),
             self._where,
             step.hear,
+            self._read,
             on_end=lambda is_well: self._phase_ended(step, is_well=is_well),
         )
         self._start(batch, ops)
@@ -65,10 +72,12 @@ class Steps:
     def _phase_ended(self, step: "_Step", *, is_well: bool) -> None:
         if step not in self._under_way:
             return
-        if is_well and step.is_more:
+        if not is_well:
+            self._end(step, "what comes before it failed")
+        elif step.is_more:
             self._proceed(step)
         else:
-            self._end(step, "what comes before it failed")
+            self._under_way.discard(step)
 
     def _end(self, step: "_Step", why: str) -> None:
         self._under_way.discard(step)
@@ -85,6 +94,8 @@ class _Step:
     def __init__(self, instruction: Instruction, say: Callable[[str, Answer], None]) -> None:
         self.instruction = instruction
         self.client = instruction.client
+        self.reading: Op | None = None
+        """The `read_all` that comes with the end of the phase that is under way: it needs no phase of its own."""
         self._phases = list(_phases(instruction.ops))
         self._say = say
         self._held: list[Answer] = []
@@ -97,7 +108,10 @@ class _Step:
 
     def next_phase(self) -> list[Op]:
         """Give the operations that are next."""
-        return self._phases.pop(0)
+        phase = self._phases.pop(0)
+        if [op.verb for later in self._phases for op in later] == ["read_all"]:
+            self.reading = self._phases.pop()[0]
+        return phase
 
     def has(self, number: int) -> bool:
         """Whether an operation is of this instruction."""
@@ -105,12 +119,20 @@ class _Step:
 
     def take_rest(self) -> list[Op]:
         """Give the operations that were not started, and will not be."""
-        phases, self._phases = self._phases, []
-        return [op for phase in phases for op in phase]
+        rest = [op for phase in self._phases for op in phase]
+        if self.reading is not None:
+            rest.append(self.reading)
+        self._phases, self.reading = [], None
+        return rest
 
     def hear(self, client: str, answer: Answer) -> None:
         """Say an answer, or keep it a moment if others will follow."""
-        if answer.code != "done" or not self._phases:
+        if answer.code == "readings":
+            reading, self.reading = self.reading, None
+            if reading is None:
+                return  # it was given up meanwhile
+            answer = Answer(reading.id, "result", answer.payload)
+        if answer.code != "done" or not (self._phases or self.reading):
             self.release()
             self._say(client, answer)
             return
