@@ -7,9 +7,11 @@ is accelerated like the worker's, unless `--stock` is given; documents go to nob
 """
 
 import argparse
+import asyncio
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +19,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import bluesky.plans as bp  # noqa: E402
+import uvloop  # noqa: E402
+from bluesky import RunEngine  # noqa: E402
 
 from bec_bluesky.accelerations import accelerate  # noqa: E402
 from bec_bluesky.proxy import DeviceLink, prepare_engine  # noqa: E402
 from bec_bluesky.testing import private_system  # noqa: E402
 from benchmarks import benchmark_devices  # noqa: E402
-from benchmarks.remote_vs_local import (  # noqa: E402
-    Devices,
-    in_loop,
-    make_engine,
-    points_per_second,
-    start_server,
-    wait_for_devices,
-)
+from benchmarks.remote_vs_local import device_server  # noqa: E402
 from plans.burst import burst_scan  # noqa: E402
 from plans.one_instruction import one_instruction_step  # noqa: E402
 
-Scan = Callable[[Devices, list[Any], Any, int], Any]
+Scan = Callable[[Mapping[str, Any], list[Any], Any, int], Any]
 WAYS: dict[str, Scan] = {
     "ordinary": lambda devices, detectors, motor, points: bp.scan(detectors, motor, 0, 1, points),
     "one instruction": lambda devices, detectors, motor, points: bp.scan(
@@ -41,6 +38,24 @@ WAYS: dict[str, Scan] = {
     ),
     "burst": lambda devices, detectors, motor, points: burst_scan(devices["burst"], detectors, motor, 0, 1, points),
 }
+
+
+def in_loop(RE: RunEngine, coroutine: Any) -> Any:
+    return asyncio.run_coroutine_threadsafe(coroutine, RE.loop).result(60.0)
+
+
+def wait_for_devices(link: DeviceLink, names: set[str]) -> None:
+    deadline = time.monotonic() + 60.0
+    while not (names <= set(link.devices) and link.is_ready):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the device server did not come up with {', '.join(names - set(link.devices))}")
+        time.sleep(0.05)
+
+
+def points_per_second(RE: RunEngine, plan: Any, points: int) -> float:
+    began = time.perf_counter()
+    RE(plan)
+    return points / (time.perf_counter() - began)
 
 
 def compare(RE: Any, link: DeviceLink, options: Any) -> None:
@@ -68,20 +83,19 @@ def main() -> None:
     parser.add_argument("--stock", action="store_true")
     options = parser.parse_args()
     number = max(options.devices)
-    with tempfile.TemporaryDirectory() as directory, private_system(Path(directory)) as settings:
-        process, log = start_server(settings, number)
-        RE = make_engine()
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        private_system(Path(directory)) as settings,
+        device_server(settings, number),
+    ):
+        RE = RunEngine(loop=uvloop.new_event_loop(), context_managers=[])
         if not options.stock:
             accelerate(RE)
-        try:
-            link = in_loop(RE, DeviceLink.connect(settings.redis_url or "", settings.beamline))
-            prepare_engine(RE, link)
-            wait_for_devices(link, {"burst", *benchmark_devices.build(number)}, process, log)
-            compare(RE, link, options)
-            in_loop(RE, link.close())
-        finally:
-            process.terminate()
-            process.wait(20.0)
+        link = in_loop(RE, DeviceLink.connect(settings.redis_url or "", settings.beamline))
+        prepare_engine(RE, link)
+        wait_for_devices(link, {"burst", *benchmark_devices.names(number)})
+        compare(RE, link, options)
+        in_loop(RE, link.close())
 
 
 if __name__ == "__main__":
