@@ -4,8 +4,10 @@ from collections.abc import Generator
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable, Readable, Triggerable
+from bluesky.suspenders import SuspendFloor
 
 
 def set_and_read(signals: list[Readable], values: list[Any]) -> Generator[Any, Any, None]:
@@ -47,3 +49,21 @@ def move_to_reading(motor: Movable[Any], signal: Readable) -> Generator[Any, Any
 def trigger_one(command: Triggerable) -> Generator[Any, Any, None]:
     """Trigger one thing, outside of a run."""
     yield from bps.trigger(command, wait=True)
+
+
+def guarded(signal: Readable, num: int) -> Generator[Any, Any, None]:
+    """Count a signal ten times a second, suspended while it is below 0.5."""
+    yield from bpp.suspend_wrapper(bp.count([signal], num, delay=0.1), SuspendFloor(signal, 0.5))
+
+
+def stop_on_the_way(motor: Movable[Any], far: float) -> Generator[Any, Any, None]:
+    """Send a motor away, and stop it a second later."""
+
+    @bpp.run_decorator()
+    def inner() -> Generator[Any, Any, None]:
+        yield from bps.abs_set(motor, far, group="move")
+        yield from bps.sleep(1.0)
+        yield from bps.stop(motor)
+        yield from bps.wait("move")
+
+    return (yield from inner())

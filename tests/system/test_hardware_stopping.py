@@ -86,6 +86,13 @@ def test_the_panic_stop_reaches_the_motor_and_ends_the_run(moving: tuple[Hardwar
     assert stop(hardware.documents(done))["exit_status"] in ("abort", "fail")
 
 
+def test_a_plan_can_stop_the_motor_itself(settled: Hardware) -> None:
+    documents, _ = settled.run("stop_on_the_way", "crawler", FAR)
+    stands_before(settled, FAR)
+    assert settled.sim.get("sim:mtr2.RBV") > 0.0
+    assert stop(documents)
+
+
 @pytest.mark.parametrize("device", ["ca_axis", "pva_axis", "axis"])
 def test_an_axis_of_either_library_is_stopped_by_an_abort(settled: Hardware, device: str) -> None:
     settled.soft.put("soft:M1:VELO", 1.0)

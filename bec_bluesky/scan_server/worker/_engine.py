@@ -35,6 +35,8 @@ class Engine(RunEngine):
             call_returns_result=True,
             scan_id_source=scan_id_source,
         )
+        # asyncio's own loops have it: by that a suspender knows that it was called in the loop, as remote signals do
+        self._loop._thread_id = self._th.ident  # pyright: ignore[reportAttributeAccessIssue]  # uvloop's has none
         self.md["versions"]["bec_bluesky"] = __version__
 
     def set_hooks(self, *, waiting: Callable[[Any], None], state: Callable[[Any, Any], None]) -> None:
