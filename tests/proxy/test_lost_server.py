@@ -18,6 +18,8 @@ from bluesky.utils import FailedStatus
 from bec_bluesky.errors import DeviceServerLost
 from bec_bluesky.proxy import DeviceLink
 from bec_bluesky.settings import Settings
+from plans.burst import burst_scan
+from plans.one_instruction import one_instruction_step
 from tests.proxy.conftest import Bench, Server, linked, remote_bench, running_engine, running_server, wait_for
 
 
@@ -78,6 +80,30 @@ def test_a_killed_server_fails_the_move_and_works_again_after_a_restart(own_serv
         own_server.wait_until_heard(proxy._link)
         assert bench.devices["det"] is proxy
         assert bench.RE(bp.scan([proxy], bench.devices["motor"], 0, 1, 3)).exit_status == "success"
+
+
+@pytest.mark.parametrize("way", ["one instruction", "burst"])
+def test_a_server_that_is_killed_in_a_faster_scan_is_what_the_plan_fails_with(own_server: Server, way: str) -> None:
+    with remote_bench(own_server) as bench:
+        d = bench.devices
+        bench.RE(bps.mv(d["slow"].velocity, 1.0))
+        moves = threading.Event()
+        bench.RE.loop.call_soon_threadsafe(
+            d["slow"].subscribe, lambda reading: reading["slow"]["value"] and moves.set()
+        )
+        killing = threading.Thread(target=lambda: moves.wait(20.0) and own_server.end(kill=True))
+        killing.start()
+        if way == "burst":
+            plan = burst_scan(d["burst"], [d["det"]], d["slow"], 0.0, 60.0, 2)
+        else:
+            plan = bp.scan([d["det"]], d["slow"], 60.0, 120.0, 2, per_step=one_instruction_step)
+        documents: list[tuple[str, Any]] = []
+        with pytest.raises((FailedStatus, DeviceServerLost)) as caught:  # the latter while it collects
+            bench.RE(plan, lambda name, document: documents.append((name, document)))
+        killing.join(20.0)
+        assert DeviceServerLost in (type(caught.value), type(caught.value.__cause__))
+        assert (documents[-1][0], documents[-1][1]["exit_status"]) == ("stop", "fail")
+        assert bench.RE.state == "idle"
 
 
 def check_that_plans_fail_at_once(bench: Bench) -> None:
