@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from bec_bluesky import __version__
+from bec_bluesky.cli._data_commands import data_app
 from bec_bluesky.cli._options import (
     Beamline,
     Chosen,
@@ -26,6 +27,7 @@ app = typer.Typer(
     help="Run a beamline: a queue of Bluesky plans, remote devices, files, a catalogue and live analysis.",
 )
 app.add_typer(queue_app, name="queue")
+app.add_typer(data_app, name="data")
 
 
 def _show_version(value: bool) -> None:

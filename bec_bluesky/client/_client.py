@@ -19,6 +19,7 @@ from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import Plans
 from bec_bluesky.client._queue import QueueDoor
 from bec_bluesky.client._watch import run_and_watch
+from bec_bluesky.documents import Runs, find_catalog
 from bec_bluesky.errors import BusError, NoReplyError, RefusedError
 from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import DeviceInfo
@@ -62,6 +63,7 @@ class Client:
         self._exits = contextlib.AsyncExitStack()
         self._bus: Bus | None = None
         self._caller: Caller | None = None
+        self._runs: Runs | None = None
         self._door: DeviceDoor | None = None
         self._dev_lock = threading.Lock()
         self.queue = QueueDoor(self)
@@ -93,6 +95,7 @@ class Client:
             self._loop.stop()
         if self._door is not None:
             self._door.close()
+        self._close_runs()
         self._bus = self._caller = self._door = None
 
     def __enter__(self) -> Self:
@@ -261,11 +264,17 @@ class Client:
         return found[0]
 
     @property
-    def data(self) -> Any:
-        """The catalogue of runs, as a Tiled client (databroker's)."""
-        from bec_bluesky.documents import open_catalog
+    def data(self) -> Runs:
+        """The stored runs: `bl.data[-1]`, `bl.data[12]`, `bl.data.search(sample="CuO")`."""
+        if self._runs is None or self._runs.address is None or self._runs.address != find_catalog(self.settings):
+            self._close_runs()
+            self._runs = Runs.open(self.settings)
+        return self._runs
 
-        return open_catalog(self.settings)
+    def _close_runs(self) -> None:
+        if self._runs is not None:
+            self._runs.close()
+            self._runs = None
 
     def __repr__(self) -> str:
         return f"<beamline {self.settings.beamline!r}; .run .queue .dev .plans .status .data>"

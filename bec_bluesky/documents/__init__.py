@@ -10,8 +10,11 @@ from bec_bluesky.documents._address import (
 )
 from bec_bluesky.documents._callback import Document, Emit, RunCallback, RunSink
 from bec_bluesky.documents._catalog import build_catalog_app, catalog_configuration
+from bec_bluesky.documents._files import read_documents, write_documents
 from bec_bluesky.documents._journal import DocumentJournal
+from bec_bluesky.documents._replay import replay
 from bec_bluesky.documents._retrieval import open_catalog
+from bec_bluesky.documents._runs import Run, Runs
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, Product
 
 __all__ = [
@@ -23,14 +26,19 @@ __all__ = [
     "FileReady",
     "Point",
     "Product",
+    "Run",
     "RunCallback",
     "RunSink",
+    "Runs",
     "api_key",
     "build_catalog_app",
     "catalog_configuration",
     "find_catalog",
     "open_catalog",
     "publish_address",
+    "read_documents",
+    "replay",
     "withdraw_address",
+    "write_documents",
     "write_private",
 ]

@@ -6,7 +6,7 @@ import inspect
 from typing import Any, ClassVar
 
 from bec_bluesky import plugins
-from bec_bluesky.documents._callback import RunCallback
+from bec_bluesky.documents._callback import Emit, RunCallback
 from bec_bluesky.documents._feed import Feed
 from bec_bluesky.documents._publish import Publisher
 from bec_bluesky.errors import PlugInError, SettingsError, choices
@@ -15,7 +15,7 @@ from bec_bluesky.plugins import Hosted
 from bec_bluesky.service import Service
 from bec_bluesky.settings import Settings
 
-__all__ = ["DocumentService", "make_callback"]
+__all__ = ["DocumentService", "make_callback", "replaced"]
 
 _log = logger(__name__)
 
@@ -55,8 +55,8 @@ class DocumentService(Service):
         publisher = Publisher(self.bus, asyncio.get_running_loop())
         try:
             words = {"data_dir": str(self.settings.data_dir), "files_dir": str(self.settings.files_dir)}
-            options = _replaced(hosted.options, words)
-            callback = await asyncio.to_thread(make_callback, hosted, options, publisher)
+            options = replaced(hosted.options, words)
+            callback = await asyncio.to_thread(make_callback, hosted, options, publisher.emit)
         except (PlugInError, SettingsError) as error:
             self.note = f"{hosted.name}: {error}"
             await self.alarm(self.note, level="error")
@@ -66,20 +66,20 @@ class DocumentService(Service):
         await feed.run()
 
 
-def _replaced(value: Any, words: dict[str, str]) -> Any:
+def replaced(value: Any, words: dict[str, str]) -> Any:
     """Replace `{data_dir}` and `{files_dir}` in every text of an option."""
     if isinstance(value, str):
         for word, text in words.items():
             value = value.replace(f"{{{word}}}", text)
         return value
     if isinstance(value, dict):
-        return {key: _replaced(each, words) for key, each in value.items()}
+        return {key: replaced(each, words) for key, each in value.items()}
     if isinstance(value, list):
-        return [_replaced(each, words) for each in value]
+        return [replaced(each, words) for each in value]
     return value
 
 
-def make_callback(hosted: Hosted, options: dict[str, Any], publisher: Publisher) -> RunCallback:
+def make_callback(hosted: Hosted, options: dict[str, Any], emit: Emit) -> RunCallback:
     """Import and construct a hosted callback; raises PlugInError or SettingsError, naming the entry and the remedy."""
     made = plugins.load_object(hosted.use)
     parameters = inspect.signature(made).parameters
@@ -88,7 +88,7 @@ def make_callback(hosted: Hosted, options: dict[str, Any], publisher: Publisher)
             known = [name for name in parameters if name != "emit"]
             raise SettingsError(f"{hosted.use} has no option {option!r}: {choices(option, known)}")
     try:
-        callback = made(**options, emit=publisher.emit)
+        callback = made(**options, emit=emit)
     except Exception as error:  # here a process meets a plug-in
         raise PlugInError(f"{hosted.use} could not be made: {type(error).__name__}: {error}") from error
     if not isinstance(callback, RunCallback):

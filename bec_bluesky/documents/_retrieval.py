@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bec_bluesky.documents._address import api_key, find_catalog
+from bec_bluesky.documents._address import CatalogAddress, api_key, find_catalog
 from bec_bluesky.documents._catalog import build_catalog_app, catalog_exists
 from bec_bluesky.errors import SettingsError
 from bec_bluesky.settings import Settings
@@ -10,14 +10,15 @@ from bec_bluesky.settings import Settings
 __all__ = ["open_catalog"]
 
 
-def open_catalog(settings: Settings) -> Any:
+def open_catalog(settings: Settings, address: CatalogAddress | None = None) -> Any:
     """Give the catalogue of runs as a Tiled client (databroker's `CatalogOfBlueskyRuns`).
 
     `catalog[-1]` is the newest run, `catalog[12]` the newest with scan number 12, `catalog["3fa85"]` by the beginning
     of its uid; `catalog[-1]["primary"]["det"].read()` is a column. While the API runs it is asked; when it is down, the
-    same catalogue is opened here, read-only. Raises SettingsError if there is no catalogue yet.
+    same catalogue is opened here, read-only. `address` saves looking for the server. Raises SettingsError if there is
+    no catalogue yet.
     """
-    address = find_catalog(settings)
+    address = address or find_catalog(settings)
     if address is not None:
         from tiled.client import from_uri
 

@@ -1,0 +1,150 @@
+"""`data …`: find stored runs, read them, take them out and put them through callbacks again."""
+
+import datetime
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bec_bluesky import plugins
+from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, ProfileDirectory, settings_of
+from bec_bluesky.documents import Run, Runs, read_documents, replay
+from bec_bluesky.settings import Settings
+
+__all__ = ["data_app"]
+
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find stored runs and read them.")
+Which = Annotated[str, typer.Argument(help="scan number, uid or its beginning, or `last`", metavar="RUN")]
+
+
+@data_app.callback()
+def choose(
+    context: typer.Context,
+    data: DataDirectory = None,
+    beamline: Beamline = None,
+    profile: ProfileDirectory = None,
+) -> None:
+    """Choose the system; it need not be running."""
+    before = context.find_object(Chosen) or Chosen()
+    given = {"data_dir": data, "beamline": beamline, "profile": profile}
+    context.obj = Chosen(before.given | {name: value for name, value in given.items() if value is not None})
+
+
+def _run(settings: Settings, which: str) -> Run:
+    is_number = which.isdecimal() and len(which) < 8  # longer ones are the beginnings of uids
+    return Runs.open(settings)[-1 if which == "last" else int(which) if is_number else which]
+
+
+def _moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@data_app.command("list")
+def list_(
+    context: typer.Context,
+    text: Annotated[str | None, typer.Argument(help="words in the metadata")] = None,
+    plan: Annotated[str | None, typer.Option("--plan")] = None,
+    sample: Annotated[str | None, typer.Option("--sample")] = None,
+    motor: Annotated[str | None, typer.Option("--motor")] = None,
+    detector: Annotated[str | None, typer.Option("--detector")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="success, abort or fail")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="2026-11-26 or 2026-11-26T14:30")] = None,
+    until: Annotated[str | None, typer.Option("--until")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20,
+) -> int:
+    """Show stored runs, newest first."""
+    found = Runs.open(settings_of(context)).search(
+        text, plan=plan, sample=sample, motor=motor, detector=detector, status=status, since=since, until=until
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("scan", "uid", "began", "plan", "motors", "sample", "status"):
+        table.add_column(column, overflow="fold")
+    for run in found.last(limit):
+        start = run.start
+        motors = ", ".join(map(str, start.get("motors") or ()))
+        words = (str(run.scan_id), run.uid[:8], _moment(start["time"]), str(start.get("plan_name", "")), motors)
+        table.add_row(*words, str(start.get("sample", "")), run.exit_status)
+    Console(highlight=False, markup=False).print(table)
+    if len(found) > limit:
+        typer.echo(f"… and {len(found) - limit} older ones")
+    return 0
+
+
+@data_app.command()
+def show(context: typer.Context, which: Which) -> int:
+    """Show what a run is: its metadata, streams and columns."""
+    run = _run(settings_of(context), which)
+    start, stop = run.start, run.stop
+    typer.echo(f"scan {run.scan_id}  {run.uid}  {start.get('plan_name', '')}  {run.exit_status}")
+    typer.echo(f"from {_moment(start['time'])}" + (f" to {_moment(stop['time'])}" if stop else ", not closed"))
+    if stop is not None and stop.get("reason"):
+        typer.echo(f"reason: {stop['reason']}")
+    counts = (stop or {}).get("num_events") or {}
+    for stream in run.streams:
+        scalars = run.columns(stream)
+        arrays = [name for name in run.columns(stream, frames=True) if name not in scalars]
+        number = f" {counts[stream]} points:" if stream in counts else ":"
+        typer.echo(f"{stream}:{number} {', '.join(scalars)}" + (f"; arrays: {', '.join(arrays)}" if arrays else ""))
+    typer.echo(json.dumps(start, indent=2, default=str))
+    return 0
+
+
+@data_app.command()
+def get(
+    context: typer.Context,
+    which: Which,
+    stream: Annotated[str | None, typer.Option("--stream", help="the main one, if none is named")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="a file; else the terminal")] = None,
+) -> int:
+    """Write a stream's numbers as comma-separated values."""
+    _run(settings_of(context), which).csv(output, stream)
+    return 0
+
+
+@data_app.command()
+def export(
+    context: typer.Context,
+    which: Which,
+    path: Annotated[Path, typer.Argument(help="ends with .jsonl or .msgpack")],
+) -> int:
+    """Write a run's documents to a file, which `import` and `replay` read."""
+    _run(settings_of(context), which).export(path)
+    return 0
+
+
+@data_app.command("import")
+def import_(context: typer.Context, path: Path) -> int:
+    """Put the runs of a file of documents into the catalogue and wherever else the profile keeps runs."""
+    settings = settings_of(context)
+    required = [hosted.name for hosted in plugins.read_profile(settings).hosted if hosted.required]
+    return _replay(settings, path, required, None, at_speed=False)
+
+
+@data_app.command("replay")
+def replay_(
+    context: typer.Context,
+    path: Path,
+    only: Annotated[list[str] | None, typer.Option("--only", help="name in profile.toml; may be repeated")] = None,
+    directory: Annotated[Path | None, typer.Option("--directory", help="for files, instead of the usual one")] = None,
+    at_speed: Annotated[bool, typer.Option("--at-speed", help="as fast as it was")] = False,
+) -> int:
+    """Feed the documents of a file to the profile's callbacks and writers, without a running system."""
+    return _replay(settings_of(context), path, only, directory, at_speed=at_speed)
+
+
+def _replay(settings: Settings, path: Path, only: list[str] | None, directory: Path | None, *, at_speed: bool) -> int:
+    made: Counter[str] = Counter()
+
+    def take(product: Any) -> None:
+        made[type(product).__name__] += 1
+        if hasattr(product, "path"):
+            typer.echo(f"{product.writer}: {product.path}")
+
+    runs = replay(settings, read_documents(path), emit=take, only=only, directory=directory, at_speed=at_speed)
+    counts = ", ".join(f"{number} {name}" for name, number in sorted(made.items())) or "nothing"
+    typer.echo(f"{len(runs)} runs: {counts}")
+    return 0

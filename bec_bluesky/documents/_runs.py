@@ -1,0 +1,261 @@
+"""Stored runs, as people find and read them."""
+
+import csv
+import datetime
+import itertools
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+from bec_bluesky.documents._address import CatalogAddress, find_catalog
+from bec_bluesky.documents._callback import Document
+from bec_bluesky.documents._files import write_documents
+from bec_bluesky.documents._retrieval import open_catalog
+from bec_bluesky.errors import RefusedError, choices
+from bec_bluesky.settings import Settings
+
+__all__ = ["Run", "Runs"]
+
+_MAIN = "primary"
+_LIKE_TIME = "%Y-%m-%d %H:%M:%S"
+_PAGE = 50
+"""Runs asked for at once."""
+
+
+class Run:
+    """One stored run; `run["primary"]["det"].read()` reaches through to its Tiled client, `run.client`."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        """Of Tiled and databroker: `BlueskyRun`."""
+
+    # ── what it is ──
+
+    @property
+    def start(self) -> Document:
+        """Its start document."""
+        return dict(self.client.metadata["start"])
+
+    @property
+    def stop(self) -> Document | None:
+        """Its stop document; None while it goes on, or if it never got one."""
+        stop = self.client.metadata.get("stop")
+        return None if stop is None else dict(stop)
+
+    @property
+    def uid(self) -> str:
+        return str(self.client.metadata["start"]["uid"])
+
+    @property
+    def scan_id(self) -> int | None:
+        """Its scan number."""
+        return self.client.metadata["start"].get("scan_id")
+
+    @property
+    def exit_status(self) -> str:
+        """success, abort or fail; open without a stop document."""
+        stop = self.stop
+        return "open" if stop is None else str(stop.get("exit_status", "unknown"))
+
+    @property
+    def streams(self) -> list[str]:
+        """Names of its streams, the main one first."""
+        names = list(self.client)
+        return sorted(names, key=lambda name: (name != _MAIN, name))
+
+    def columns(self, stream: str | None = None, *, frames: bool = False) -> list[str]:
+        """Give the data keys of a stream (of the main one if none is named): those with one number or text a point.
+
+        `frames` adds those with arrays.
+        """
+        keys: Mapping[str, Any] = self._stream(stream).metadata["data_keys"]
+        return [name for name, key in keys.items() if frames or _is_scalar(key)]
+
+    # ── its data ──
+
+    def xarray(self, stream: str | None = None, columns: Iterable[str] | None = None, *, frames: bool = False) -> Any:
+        """Give a stream as `xarray.Dataset` along `time`: scalars only, unless frames or columns are asked for.
+
+        Raises RefusedError for a stream or a column that is not there.
+        """
+        wanted = self._wanted(stream, columns, frames=frames)
+        client = self._stream(stream)
+        return client.read(variables=[*wanted, *(each for each in ("seq_num", "time") if each in set(client))])
+
+    def table(self, stream: str | None = None, columns: Iterable[str] | None = None) -> Any:
+        """Give a stream as `pandas.DataFrame`, a row a point, indexed by `seq_num` (from 1).
+
+        Columns are the data keys with one value a point, and `time` (seconds since 1970) where events have one.
+        """
+        import numpy
+        import pandas
+
+        names = self._wanted(stream, columns)
+        dataset = self.xarray(stream, names)
+        present = [name for name in ("time", *names) if name in dataset.variables]
+        found = {name: numpy.asarray(dataset[name].values) for name in present}
+        length = max((len(values) for values in found.values()), default=0)
+        numbers = dataset["seq_num"].values if "seq_num" in dataset.variables else numpy.arange(1, length + 1)
+        columns_ = {name: pandas.Series(values.reshape(len(values), -1)[:, 0]) for name, values in found.items()}
+        return pandas.DataFrame(columns_).set_index(pandas.Index(numbers, name="seq_num"))
+
+    def csv(self, path: str | Path | None = None, stream: str | None = None) -> None:
+        """Write a stream's scalars as comma-separated values, to the standard output if no path is given.
+
+        Raises FileExistsError: nothing is overwritten.
+        """
+        table = self.table(stream)
+        if path is None:
+            self._write_csv(table, sys.stdout)
+            return
+        with Path(path).open("x", newline="", encoding="utf-8") as file:
+            self._write_csv(table, file)
+
+    def _write_csv(self, table: Any, file: TextIO) -> None:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["seq_num", *table.columns])
+        for row in table.itertuples():
+            writer.writerow([value.item() if hasattr(value, "item") else value for value in row])
+
+    def documents(self) -> Iterator[tuple[str, Document]]:
+        """Give the run as event-model documents, as they are kept in the catalogue."""
+        yield from ((str(name), dict(document)) for name, document in self.client.documents())
+
+    def export(self, path: str | Path, format: str | None = None) -> None:  # noqa: A002  # the word people use
+        """Write the documents to a file, as `write_documents` does."""
+        write_documents(path, self.documents(), format)
+
+    def _stream(self, name: str | None) -> Any:
+        streams = self.streams
+        if not streams:
+            raise RefusedError(f"run {self.uid[:8]} has no stream yet", "no_stream")
+        if name is None:
+            name = streams[0]
+        if name not in streams:
+            raise RefusedError(f"run {self.uid[:8]} has no stream {name!r}: {choices(name, streams)}", "unknown_stream")
+        return self.client[name]
+
+    def _wanted(self, stream: str | None, columns: Iterable[str] | None, *, frames: bool = False) -> list[str]:
+        if columns is None:
+            return self.columns(stream, frames=frames)
+        known = self.columns(stream, frames=True)
+        wanted = list(columns)
+        for name in wanted:
+            if name not in known:
+                raise RefusedError(
+                    f"run {self.uid[:8]} has no column {name!r}: {choices(name, known)}", "unknown_column"
+                )
+        return wanted
+
+    def __getitem__(self, key: str) -> Any:
+        return self.client[key]
+
+    def __repr__(self) -> str:
+        start = self.start
+        began = datetime.datetime.fromtimestamp(start["time"]).strftime(_LIKE_TIME)
+        sample = f", sample {start['sample']}" if start.get("sample") else ""
+        return (
+            f"<run {self.scan_id} {self.uid[:8]}: {start.get('plan_name', '?')}{sample}, {began}, {self.exit_status}>"
+        )
+
+
+class Runs:
+    """The stored runs, or those that a search found: by scan number, uid or its beginning, or -1 for the newest."""
+
+    def __init__(self, catalog: Any, address: CatalogAddress | None = None) -> None:
+        self.catalog = catalog
+        """Tiled's client, databroker's `CatalogOfBlueskyRuns`; `catalog.v1` is databroker's Broker."""
+        self.address = address
+        """The server that is asked; None if the catalogue's files are read here."""
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Open the catalogue, of a running system or of its files; raises SettingsError if there is none."""
+        address = find_catalog(settings)
+        return cls(open_catalog(settings, address), address)
+
+    def close(self) -> None:
+        """Let go of the connection; harmless when repeated."""
+        self.catalog.context.http_client.close()
+
+    def __getitem__(self, which: int | str) -> Run:
+        """Give a run; raises RefusedError if there is none, or more than one begins so."""
+        try:
+            return Run(self.catalog[which])
+        except (KeyError, IndexError) as error:
+            what = "uid" if isinstance(which, str) else "scan number" if which > 0 else "place"
+            why = f"{len(self)} are there" if isinstance(error, IndexError) else str(error.args[0])
+            raise RefusedError(f"no run of {what} {which!r}: {why}", "unknown_run") from None
+
+    def __len__(self) -> int:
+        return len(self.catalog)
+
+    def __iter__(self) -> Iterator[Run]:
+        """Give the runs, newest first."""
+        for end in range(len(self), 0, -_PAGE):
+            yield from (Run(client) for client in reversed(self.catalog.values()[max(0, end - _PAGE) : end]))
+
+    def last(self, number: int = 10) -> list[Run]:
+        """Give the newest runs, newest first."""
+        return list(itertools.islice(self, number))
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        plan: str | None = None,
+        sample: str | None = None,
+        motor: str | None = None,
+        detector: str | None = None,
+        status: str | None = None,
+        since: str | float | datetime.datetime | None = None,
+        until: str | float | datetime.datetime | None = None,
+        **metadata: Any,
+    ) -> "Runs":
+        """Give the runs that fit everything that is said.
+
+        `text` is looked for in all metadata; `since` and `until` are times as `2026-11-26` or `2026-11-26 14:30` (local
+        time), seconds since 1970 or datetimes; `status` is success, abort or fail; other keywords are keys of the start
+        document. Raises RefusedError for a time that cannot be read.
+        """
+        from tiled.queries import Contains, FullText, Key
+
+        queries: list[Any] = [Key(f"start.{key}") == value for key, value in metadata.items()]
+        if text is not None:
+            queries.append(FullText(text))
+        for key, value in (("start.plan_name", plan), ("start.sample", sample), ("stop.exit_status", status)):
+            if value is not None:
+                queries.append(Key(key) == value)
+        for key, value in (("start.motors", motor), ("start.detectors", detector)):
+            if value is not None:
+                queries.append(Contains(key, value))
+        if since is not None:
+            queries.append(Key("start.time") >= _timestamp(since))
+        if until is not None:
+            queries.append(Key("start.time") <= _timestamp(until))
+        found = self.catalog
+        for query in queries:
+            found = found.search(query)
+        return Runs(found, self.address)
+
+    def __repr__(self) -> str:
+        shown = self.last(10)
+        more = len(self) - len(shown)
+        lines = [repr(run) for run in shown] + ([f"… and {more} older ones"] if more > 0 else [])
+        return "\n".join(lines) or "no runs"
+
+
+def _is_scalar(key: Mapping[str, Any]) -> bool:
+    return math.prod(int(size or 0) for size in key.get("shape") or ()) <= 1
+
+
+def _timestamp(when: str | float | datetime.datetime) -> float:
+    if isinstance(when, int | float):
+        return float(when)
+    try:
+        moment = datetime.datetime.fromisoformat(when) if isinstance(when, str) else when
+    except ValueError:
+        raise RefusedError(f"{when!r} is no time: write it as 2026-11-26 or 2026-11-26T14:30", "bad_time") from None
+    return moment.timestamp()
