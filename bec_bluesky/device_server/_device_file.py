@@ -109,6 +109,12 @@ class DeviceSpec(BaseModel):
     _file: Path = PrivateAttr(default=Path())
 
     @property
+    def call_limit(self) -> float | None:
+        """Seconds in which a call must return; a device that is said to block may take its time unless it is given."""
+        is_default = "call_timeout" not in self.model_fields_set
+        return None if self.blocking and is_default else self.call_timeout
+
+    @property
     def origin(self) -> str:
         """`file:line: `, for the text of an error."""
         return self._origin

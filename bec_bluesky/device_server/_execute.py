@@ -2,9 +2,9 @@
 
 import asyncio
 import inspect
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from bec_bluesky.device_server import _layers
@@ -12,7 +12,9 @@ from bec_bluesky.device_server._answers import Outbox
 from bec_bluesky.device_server._arguments import rebuilt
 from bec_bluesky.device_server._at_once import ended_well
 from bec_bluesky.device_server._batch import Batch
+from bec_bluesky.device_server._calls import Call, Calls, Outcome
 from bec_bluesky.device_server._claims import CLAIM_VERBS, Claims
+from bec_bluesky.device_server._connections import Connections
 from bec_bluesky.device_server._describe import METHODS, STATUS_METHODS
 from bec_bluesky.device_server._guard import guard
 from bec_bluesky.device_server._monitors import Monitors
@@ -37,10 +39,8 @@ _VIEW = "view"
 _MONITOR_VERBS = frozenset({"subscribe", "clear_sub", "unsubscribe"})
 _VERBS = METHODS | _MONITOR_VERBS | {"get", "put", "locate", _VIEW}
 _GENERATORS = frozenset({"collect", "collect_pages", "collect_asset_docs"})
-_POST_PERIOD = 0.002
-"""Seconds after which results of a thread are answered though it has more to do."""
-Call = tuple[Op, Found]
-Outcome = tuple[Op, Found, Any, Exception | None]
+Job = list[tuple[Op, Found]]
+"""Calls to make in one thread."""
 
 
 class Executor:
@@ -64,7 +64,9 @@ class Executor:
         """{device: operations that wait for its lane}"""
         self._tasks: set[asyncio.Task[Any]] = set()
         self.statuses = Statuses(self._loop, outbox)
-        self.reader = Reader(self._threads)
+        self.calls = Calls(self._loop)
+        self.reader = Reader(self._threads, self.calls)
+        self.connections = Connections(registry, self.reader, self.calls, self.statuses, self._free_lane, self._spawn)
         self.monitors = Monitors(self._loop, outbox)
         self.steps = Steps(self._where, outbox.say, self._start_all, self._read_after)
         self.view: Callable[[Found, float], Coroutine[Any, Any, Any]] = _not_viewed
@@ -81,7 +83,7 @@ class Executor:
             self._start_all(Batch(instruction, self._where, self._outbox.say, self._read_after), instruction.ops)
 
     def _start_all(self, batch: Batch, ops: list[Op]) -> None:
-        in_threads: dict[str, list[Call]] = {}
+        in_threads: dict[str, Job] = {}
         for op in ops:
             try:
                 if op.device:
@@ -120,7 +122,7 @@ class Executor:
             self.steps.give_up(batch.client, op.args[0])
             batch.answer(Answer(op.id, "result", None))
 
-    def _start(self, batch: Batch, op: Op, in_threads: dict[str, list[Call]]) -> None:
+    def _start(self, batch: Batch, op: Op, in_threads: dict[str, Job]) -> None:
         if self._registry.rebuilt and op.verb not in _URGENT:
             rebuilt = self._registry.rebuilt.get(op.device.partition(".")[0])
             if rebuilt is not None:
@@ -128,6 +130,8 @@ class Executor:
                 return
         found = self._registry.find(op.device)
         _check_verb(found, op)
+        if found.entry.state == "disconnected":
+            self.connections.check(found, op)
         guard(found, op, self._registry.entries)
         self.claims.allow(batch, op, found)
         self.statuses.started(batch.client, op)
@@ -147,6 +151,12 @@ class Executor:
     async def _start_when_rebuilt(self, batch: Batch, op: Op, rebuilt: "asyncio.Future[None]") -> None:
         await asyncio.wait([rebuilt])
         self._start_all(batch, [op])
+
+    def _free_lane(self, entry: Entry) -> None:
+        """Let what waits for this device go on: what it waits for has failed."""
+        lane = self._lanes.pop(entry.name, None)
+        if lane is not None:
+            _free(lane)
 
     def _is_held(self, entry: Entry) -> bool:
         lane = self._lanes.get(entry.name)
@@ -178,23 +188,35 @@ class Executor:
         try:
             await self._registry.connect_now(entry)
         finally:
-            lane.set_result(None)
+            _free(lane)
 
     # ── ophyd-async ──
 
     def _start_async(self, batch: Batch, op: Op, found: Found) -> None:
         device = found.device
         if op.verb == "read" and not op.args and not op.kwargs:
-            self._spawn(self._answer_with(batch, op, self.reader.read(found)))
+            self._answer_call(batch, op, found, self.reader.read(found))
         elif op.verb == "get":
-            self._spawn(self._answer_with(batch, op, _layers.get_value(device, self._threads)))
+            self._spawn(
+                self._answer_with(
+                    batch, op, self.calls.within(found, op.verb, _layers.get_value(device, self._threads))
+                )
+            )
         elif op.verb == "put":
-            self._spawn(self._answer_with(batch, op, _awaited(device.set(*op.args, **op.kwargs))))
+            self._spawn(
+                self._answer_with(
+                    batch, op, self.calls.within(found, op.verb, _awaited(device.set(*op.args, **op.kwargs)))
+                )
+            )
         elif op.verb in _MONITOR_VERBS:
             self._monitored(batch, op, self._monitor(batch.client, op, found))
         else:
             method = getattr(device, op.verb)
             self._take_result(batch, op, found, method(*rebuilt(method, op.args), **op.kwargs))
+
+    def _answer_call(self, batch: Batch, op: Op, found: Found, call: Coroutine[Any, Any, Any]) -> None:
+        """Answer with what a call of ophyd-async gives."""
+        self._spawn(self._answer_with(batch, op, self.calls.within(found, op.verb, call)))
 
     async def _answer_with(self, batch: Batch, op: Op, awaitable: Awaitable[Any]) -> None:
         try:
@@ -214,7 +236,7 @@ class Executor:
             self.statuses.follow(batch, op, found, result)
             return held
         if inspect.isasyncgen(result) or inspect.isawaitable(result):
-            self._spawn(self._answer_with(batch, op, _awaited(result)))
+            self._answer_call(batch, op, found, _awaited(result))
         elif op.verb in STATUS_METHODS:  # older devices stage at once and give a list
             self.statuses.done(batch, op, found)
         else:
@@ -227,19 +249,17 @@ class Executor:
         self._lanes[entry.name] = lane
 
         def release(_: Any) -> None:
-            self._loop.call_soon_threadsafe(lambda: lane.done() or lane.set_result(None))
+            self._loop.call_soon_threadsafe(_free, lane)
 
         status.add_callback(release)
         return lane
 
     # ── ophyd ──
 
-    async def _run_in_thread(self, batch: Batch, job: list[Call], *, is_urgent: bool = False) -> None:
+    async def _run_in_thread(self, batch: Batch, job: Job, *, is_urgent: bool = False) -> None:
         """Call the methods one after the other in one thread, after what is under way on these devices."""
         if is_urgent:
-            self._take_outcomes(
-                batch, await self._loop.run_in_executor(self.stopping.threads, self._call_all, batch, job)
-            )
+            await self._call_all(batch, job, self.stopping.threads)
             return
         names = {found.entry.name for _, found in job}
         earlier = [lane for name in names if (lane := self._lanes.get(name)) is not None and not lane.done()]
@@ -248,13 +268,11 @@ class Executor:
         try:
             if earlier:
                 await asyncio.wait(earlier)
-            threads = self._threads_for(job[0][1].entry)
-            outcomes = await self._loop.run_in_executor(threads, self._call_all, batch, job)
-            held = self._take_outcomes(batch, outcomes)
+            held = await self._call_all(batch, job, self._threads_for(job[0][1].entry))
             if held:
                 await asyncio.wait(held)
         finally:
-            mine.set_result(None)
+            _free(mine)
 
     def _threads_for(self, entry: Entry) -> ThreadPoolExecutor:
         if not entry.spec.blocking:
@@ -264,34 +282,45 @@ class Executor:
             threads = self._own_threads[entry.name] = ThreadPoolExecutor(1, thread_name_prefix=f"device-{entry.name}")
         return threads
 
-    def _call_all(self, batch: Batch, job: list[Call]) -> list[Outcome]:
-        """Call in this thread; what was done long before the last one is answered meanwhile."""
-        outcomes: list[Outcome] = []
-        results: list[Any] = []
-        posted = time.monotonic()
-        for op, found in job:
-            if outcomes and time.monotonic() - posted > _POST_PERIOD:
-                self._loop.call_soon_threadsafe(self._take_outcomes, batch, outcomes)
-                outcomes, posted = [], time.monotonic()
-            try:
-                results.append(self._call(batch, op, found))
-                outcomes.append((op, found, results[-1], None))
-            except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
-                outcomes.append((op, found, None, error))
-        if len(results) == len(job) and ended_well(results) and batch.after and len(job) == batch.size:
-            batch.readings = self._read_here(batch.after)
-        return outcomes
-
-    def _take_outcomes(self, batch: Batch, outcomes: list[Outcome]) -> list[Any]:
+    async def _call_all(self, batch: Batch, job: Job, threads: ThreadPoolExecutor) -> list[Any]:
+        """Call in a thread; give the lanes that are held by what was started."""
         held: list[Any] = []
-        for op, found, result, error in outcomes:
-            if error is not None:
-                batch.fail(op, error, in_call=True)
-            elif op.verb in _MONITOR_VERBS:
-                self._monitored(batch, op, result)
-            else:
-                held.append(self._take_result(batch, op, found, result))
-        return [lane for lane in held if lane is not None]
+        results: list[Any] = []
+
+        def call(op: Op, found: Found) -> Any:
+            results.append(self._call(batch, op, found))
+            return results[-1]
+
+        def more() -> list[Call]:
+            is_whole = len(results) == len(job) == batch.size
+            return self._reads_here(batch.after) if batch.after and is_whole and ended_well(results) else []
+
+        def take(outcomes: list[Outcome]) -> None:
+            reads = [each for each in outcomes if each.number >= len(job)]
+            if reads and len(reads) == len(batch.after):
+                batch.readings = self._told(
+                    {
+                        path: each.result if each.error is None else each.error
+                        for path, each in zip(batch.after, reads, strict=True)
+                    }
+                )
+            for outcome in outcomes[: len(outcomes) - len(reads)]:
+                lane = self._take_outcome(batch, *job[outcome.number], outcome)
+                if lane is not None:
+                    held.append(lane)
+
+        calls = [Call(found, op.verb, partial(call, op, found)) for op, found in job]
+        await self.calls.in_thread(threads, calls, take, more)
+        return held
+
+    def _take_outcome(self, batch: Batch, op: Op, found: Found, outcome: Outcome) -> Any:
+        if outcome.error is not None:
+            batch.fail(op, outcome.error, in_call=not isinstance(outcome.error, DeviceError))
+        elif op.verb in _MONITOR_VERBS:
+            self._monitored(batch, op, outcome.result)
+        else:
+            return self._take_result(batch, op, found, outcome.result)
+        return None
 
     def _call(self, batch: Batch, op: Op, found: Found) -> Any:
         device = found.device
@@ -318,18 +347,21 @@ class Executor:
         else:
             self._spawn(self._read_and_release(batch))
 
-    def _read_here(self, paths: list[str]) -> dict[str, Any] | None:
-        """Give {path: reading, or Failure} of devices of ophyd, in a thread; None if they are not all of ophyd."""
+    def _reads_here(self, paths: list[str]) -> list[Call]:
+        """Give the calls that read these devices in a thread; none if they are not all of ophyd."""
         try:
             wanted = [self._registry.find(path) for path in paths]
         except (LookupError, DeviceError):
-            return None
+            return []
         if any(found.layer == "ophyd-async" for found in wanted):
-            return None
-        return self._told(dict(zip(paths, self.reader.read_all_sync(wanted), strict=True)))
+            return []
+        return [Call(found, "read", partial(self.reader.read_sync, found)) for found in wanted]
 
     async def _read_and_release(self, batch: Batch) -> None:
         batch.release(Answer(batch.last_id, "readings", await self._read_all(batch.after)))
+
+    async def _answer_readings(self, batch: Batch, op: Op) -> None:
+        batch.answer(Answer(op.id, "result", await self._read_all(op.args)))
 
     async def _read_all(self, paths: list[str]) -> dict[str, Any]:
         """Give {path: reading, or Failure}, read at the same time."""
@@ -403,6 +435,7 @@ class Executor:
     async def close(self) -> None:
         """End what is under way; devices are not moved."""
         self.monitors.close()
+        self.connections.end()
         for task in list(self._tasks):
             task.cancel()
         for running in self.statuses.running:
@@ -419,6 +452,11 @@ class Executor:
 
 async def _not_viewed(found: Found, _: float) -> Any:
     raise RefusedError(f"{found.path} cannot be viewed: this server publishes no readings", "not_viewed")
+
+
+def _free(lane: "asyncio.Future[None]") -> None:
+    if not lane.done():
+        lane.set_result(None)
 
 
 async def _awaited(result: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import ophyd
 from ophyd.ophydobj import OphydObject
 from ophyd_async.core import Device as AsyncDevice
-from ophyd_async.core import SignalR
+from ophyd_async.core import SignalR, SignalW
 
 __all__ = [
     "Layer",
@@ -129,6 +130,35 @@ async def stop(device: Any, pool: Executor) -> None:
         await result
 
 
+def mute(device: Any) -> list[str]:
+    """Give the addresses (PVs) of a device's signals that are known to have no control system now.
+
+    ophyd knows for each signal; of ophyd-async, aioca knows its channels. Others must be read to find out.
+    """
+    if isinstance(device, AsyncDevice):
+        return _mute_channels(device)
+    if getattr(device, "connected", True):
+        return []
+    signals = (each.item for each in device.walk_signals()) if isinstance(device, ophyd.Device) else (device,)
+    found = [str(getattr(each, "pvname", each.name)) for each in signals if not getattr(each, "connected", True)]
+    return found or [str(device.name)]
+
+
+def _mute_channels(device: AsyncDevice) -> list[str]:
+    aioca = sys.modules.get("aioca")
+    sources = {source.removeprefix("ca://") for source in _sources(device) if source.startswith("ca://")}
+    if aioca is None or not sources:
+        return []
+    return sorted({info.name for info in aioca.get_channel_infos() if not info.connected} & sources)
+
+
+def _sources(device: AsyncDevice) -> Iterator[str]:
+    if isinstance(device, SignalR | SignalW):
+        yield device.source
+    for _, child in device.children():
+        yield from _sources(child)
+
+
 async def reading_now(device: Any, pool: Executor, *, fresh: bool) -> Any:
     """Give `read()`; if `fresh`, what ophyd-async answers from a monitor's cache is asked of the control system."""
     if not isinstance(device, AsyncDevice):
@@ -154,12 +184,6 @@ def _signals(device: AsyncDevice) -> Iterator[SignalR[Any]]:
 def _cache(device: AsyncDevice) -> Any:
     """Give what a monitored signal of ophyd-async keeps its latest reading in; None: it is not monitored."""
     return getattr(device, "_cache", None)
-
-
-def mute(device: Any) -> list[str]:
-    """Give the addresses (PVs) of those signals of an ophyd device that are not connected."""
-    signals = (each.item for each in device.walk_signals()) if isinstance(device, ophyd.Device) else (device,)
-    return [str(getattr(signal, "pvname", signal.name)) for signal in signals if not getattr(signal, "connected", True)]
 
 
 def dispose(device: Any) -> None:

@@ -13,11 +13,11 @@ from ophyd_async.core import NotConnectedError
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import READBACK_CHANGES, READBACKS
-from bec_bluesky.device_server import _layers
+from bec_bluesky.device_server._connections import Connections
 from bec_bluesky.device_server._reading import Reader
 from bec_bluesky.device_server._registry import Entry, Found, Registry
 from bec_bluesky.device_server._statuses import Statuses
-from bec_bluesky.errors import BusError, DeviceDisconnected, DeviceError
+from bec_bluesky.errors import BusError, DeviceError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import encode
 from bec_bluesky.messages.devices import Readback
@@ -54,12 +54,15 @@ class Readbacks:
         registry: Registry,
         reader: Reader,
         statuses: Statuses,
+        connections: Connections,
         bus: Bus,
     ) -> None:
         self._server = server
         self._registry = registry
         self._reader = reader
         self._statuses = statuses
+        self._connections = connections
+        self._lost: list[str] = []
         self._bus = bus
         self._loop = asyncio.get_running_loop()
         self._changed: dict[str, Entry] = {}
@@ -133,7 +136,7 @@ class Readbacks:
                 _log.debug("readbacks are not published: %s", error)
             await asyncio.sleep(_PERIOD)
             self._changed |= {name: self._registry.entries[name] for name in self._statuses.moving()}
-            if not self._changed:
+            if not self._changed and not self._lost:
                 await self._wait(_VIEW_PERIOD - _PERIOD if self._viewed else next_look - time.monotonic())
 
     async def _wait(self, longest: float) -> None:
@@ -147,21 +150,16 @@ class Readbacks:
         for found in self._to_read(entries):
             if found.entry.spec.blocking:
                 self._take(found, dict(self._reader.taken.get(found.path, {})), fresh)
-            elif getattr(found.device, "connected", True):  # ophyd-async has none: there the reading tells
+            elif found.entry.state == "connected":
                 there.append(found)
-            else:
-                self._lost(found, _silence(found.device), fresh)
-                if found.path == found.entry.name:  # the status of a move does not end without its IOC
-                    gone = DeviceDisconnected(f"{found.path} was lost: {found.entry.reason}")
-                    self._statuses.fail(found.entry, gone)
         for found, reading in zip(there, await self._reader.read_many(there, timeout=_LONGEST_READ), strict=True):
-            if isinstance(reading, _GONE):
-                said = (
-                    f"{type(reading).__name__}: {reading}" if str(reading) else f"no reading within {_LONGEST_READ:g} s"
-                )
-                self._lost(found, said, fresh)
+            if isinstance(reading, _GONE) and found.path == found.entry.name:
+                self._connections.suspect(found, reading)
+            elif isinstance(reading, _GONE):
+                self._lose_part(found.path, fresh)
             elif not isinstance(reading, BaseException):  # other errors are for who wants the reading
                 await self._read(found, dict(reading), fresh)
+        fresh |= self._take_lost()
         devices = {path: readback for path, readback in fresh.items() if path in self._registry.entries}
         await self._bus.put_fields(READBACKS, devices, server=self._server)
         if fresh:
@@ -178,12 +176,9 @@ class Readbacks:
                         yield found
 
     async def _read(self, found: Found, reading: dict[str, Any], fresh: dict[str, Readback]) -> None:
-        path, entry = found.path, found.entry
-        if path in self._gone or (path == entry.name and entry.state == "disconnected"):
-            self._gone.discard(path)
-            self._published.pop(path, None)
-            if path == entry.name:
-                self._registry.mark(entry, "connected", "")
+        if found.path in self._gone:
+            self._gone.discard(found.path)
+            self._published.pop(found.path, None)
         await self._meet_once(found)
         self._take(found, reading, fresh)
 
@@ -198,16 +193,23 @@ class Readbacks:
         self._readings[path] = reading
         fresh[path] = Readback(device=path, time=time.time(), reading=reading, units=self._units.get(path, {}))
 
-    def _lost(self, found: Found, reason: str, fresh: dict[str, Readback]) -> None:
-        path, entry = found.path, found.entry
-        if path in self._gone or (path == entry.name and entry.state == "disconnected"):
-            return
-        if path == entry.name:
-            _log.warning("device %s is disconnected: %s", path, reason, extra={"device": path})
-            self._registry.mark(entry, "disconnected", reason)
-        else:
+    def lose(self, entry: Entry) -> None:
+        """Publish that the last reading of a device is not of now."""
+        self._lost.append(entry.name)
+        self._published.pop(entry.name, None)
+        self._something_changed.set()
+
+    def _take_lost(self) -> dict[str, Readback]:
+        lost, self._lost = self._lost, []
+        return {path: self._outdated(path) for path in lost}
+
+    def _lose_part(self, path: str, fresh: dict[str, Readback]) -> None:
+        if path not in self._gone:
             self._gone.add(path)
-        fresh[path] = Readback(device=path, time=time.time(), reading=self._readings.get(path, {}), connected=False)
+            fresh[path] = self._outdated(path)
+
+    def _outdated(self, path: str) -> Readback:
+        return Readback(device=path, time=time.time(), reading=self._readings.get(path, {}), connected=False)
 
     async def _meet_once(self, found: Found) -> None:
         if self._met.get(found.path) != found.entry.generation:
@@ -230,13 +232,6 @@ class Readbacks:
                     self._loop.call_soon_threadsafe(self.note, (found.entry,))
 
             device.subscribe(changed, run=False)
-
-
-def _silence(device: Any) -> str:
-    """Say which PVs of an ophyd device do not answer."""
-    first, *others = _layers.mute(device) or [device.name]
-    more = f" and {len(others)} more PVs do" if others else " does"
-    return f"{first}{more} not answer"
 
 
 def _small(reading: dict[str, Any]) -> dict[str, Any]:

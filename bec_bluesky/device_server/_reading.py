@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor as Threads
+from concurrent.futures import ThreadPoolExecutor as Threads
+from functools import partial
 from typing import Any
 
 from bec_bluesky.device_server import _layers
+from bec_bluesky.device_server._calls import Call, Calls, Outcome
 from bec_bluesky.device_server._registry import Entry, Found
 
 __all__ = ["Reader"]
@@ -17,8 +19,9 @@ _OUTDATED = -1
 class Reader:
     """Reads; keeps the last good reading of devices that may fail (`on_failure: buffer`)."""
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: Threads, calls: Calls) -> None:
         self._threads = threads
+        self._calls = calls
         self._good: dict[int, Any] = {}
         self.taken: dict[str, Any] = {}
         """{path: last reading} of devices that block: nobody reads those just to show them."""
@@ -47,16 +50,6 @@ class Reader:
             self.taken[found.path] = reading
         return self._kept(entry, device, reading)
 
-    def read_all_sync(self, wanted: Sequence[Found]) -> list[Any]:
-        """Read devices of ophyd, in a thread; errors are in the list."""
-        readings: list[Any] = []
-        for found in wanted:
-            try:
-                readings.append(self.read_sync(found))
-            except Exception as error:  # noqa: BLE001  # it is the reading's place-holder
-                readings.append(error)
-        return readings
-
     async def described(self, found: Found) -> dict[str, Any]:
         """Give what a device's `describe` gives."""
         if found.layer == "ophyd-async":
@@ -68,25 +61,25 @@ class Reader:
 
         One of ophyd-async may take `timeout` seconds; None: as long as it takes.
         """
-        loop = asyncio.get_running_loop()
         sync = [number for number, found in enumerate(wanted) if found.layer != "ophyd-async"]
+        others = [number for number, found in enumerate(wanted) if found.layer == "ophyd-async"]
+        result: dict[int, Any] = {}
 
-        of_ophyd = [wanted[number] for number in sync]
-        in_thread = loop.run_in_executor(self._threads, self.read_all_sync, of_ophyd) if sync else None
-        others = [number for number in range(len(wanted)) if number not in sync]
+        def take(outcomes: list[Outcome]) -> None:
+            result.update({sync[each.number]: each.error or each.result for each in outcomes})
+
+        calls = [Call(wanted[number], "read", partial(self.read_sync, wanted[number])) for number in sync]
         readings = await asyncio.gather(
-            *(self._read_in(wanted[number], timeout) for number in others), return_exceptions=True
+            *(self._read_in(wanted[number], timeout) for number in others),
+            *([self._calls.in_thread(self._threads, calls, take)] if calls else []),
+            return_exceptions=True,
         )
-        result: dict[int, Any] = dict(zip(others, readings, strict=True))
-        if in_thread is not None:
-            result |= dict(zip(sync, await in_thread, strict=True))
+        result |= dict(zip(others, readings, strict=False))
         return [result[number] for number in range(len(wanted))]
 
     async def _read_in(self, found: Found, timeout: float | None) -> Any:
-        if timeout is None:
-            return await self.read(found)
         async with asyncio.timeout(timeout):
-            return await self.read(found)
+            return await self._calls.within(found, "read", self.read(found))
 
     def _kept(self, entry: Entry, device: Any, reading: Any) -> Any:
         if entry.spec.on_failure == "buffer":

@@ -80,8 +80,10 @@ class DeviceServer(Service):
             self._registry,
             self._executor.reader,
             self._executor.statuses,
+            self._executor.connections,
             self.bus,
         )
+        self._executor.connections.on_lost = self._readbacks.lose
         self._executor.statuses.on_change = self._readbacks.note
         self._executor.view = self._readbacks.view
         self._upkeep = Upkeep(self.server, store, self._registry, self._executor, self._publish_edited)
@@ -94,6 +96,8 @@ class DeviceServer(Service):
         self.spawn(self._executor.claims.run(self.bus), "claims")
         self.spawn(self._try_again(building), "try again")
         self.spawn(self._follow_limits(), "limits")
+        self.spawn(self._executor.calls.watch(), "calls")
+        self.spawn(self._executor.connections.watch(), "connections")
         outbox = self._outbox
         presence = Presence(self.settings.beamline, lambda: outbox.wire, self._executor.clients, self._lose_client)
         self.spawn(presence.run(), "presence of clients")

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bec_bluesky.device_server._answers import Outbox
@@ -30,6 +31,7 @@ class Running:
     status: Any
     told: float = 0.0
     """Loop time of the last progress report."""
+    started: float = field(default_factory=time.monotonic)
     is_orphaned: bool = False
     """Whether its client is known to be gone."""
 
@@ -109,8 +111,16 @@ class Statuses:
     def fail(self, entry: Entry, error: Exception) -> None:
         """End what is under way on a device that is lost: the library's own status may never do so."""
         for running in [each for each in self.running if each.found.entry is entry]:
-            self.running.discard(running)
-            running.batch.fail(running.op, error)
+            self.give_up(running, error)
+
+    def give_up(self, running: Running, error: Exception) -> None:
+        """Let one fail whose end is not waited for any more."""
+        self.running.discard(running)
+        task = getattr(running.status, "task", None)
+        if isinstance(task, asyncio.Task):
+            task.cancel()  # that of ophyd-async might wait for ever
+        running.batch.fail(running.op, error)
+        self.on_change((running.found.entry,))
 
     def forget(self, name: str) -> None:
         """Forget who staged or let fly a device that is no more."""
@@ -121,7 +131,7 @@ class Statuses:
     def _ended(self, running: Running) -> None:
         error = running.status.exception()
         if running not in self.running:
-            return  # its device was lost, and the client told so
+            return  # it was given up, and the client told so
         self.running.discard(running)
         if error is not None:
             running.batch.fail(running.op, error)

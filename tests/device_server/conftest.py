@@ -33,6 +33,8 @@ unstoppable: {class: "tests.device_server.odd_devices:Unstoppable"}
 burst:
   class: devices.burst:Burst
   kwargs: {movers: [{$ref: axis}, {$ref: motor}, {$ref: fixed}], detectors: [{$ref: det}]}
+stalling: {class: "tests.device_server.odd_devices:Stalling", call_timeout: 0.5}
+stalling_async: {class: "tests.device_server.odd_devices:StallingAsync", call_timeout: 0.5, done_timeout: 0.5}
 flyer: {class: "ophyd.sim:MockFlyer", args: [flyer, {$ref: det}, {$ref: axis}, -1, 1, 5]}
 """ + "".join(
     [

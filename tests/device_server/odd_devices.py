@@ -56,6 +56,60 @@ class Unstoppable(Device):
         let_go.wait(30.0)
 
 
+class Stalling(Device):
+    """Its `trigger` and its reading hang while it is told to, as those of a driver that waits for a dead controller."""
+
+    value = Component(Signal, value=1.0, kind="hinted")
+
+    def __init__(self, prefix: str = "", *, name: str, **kwargs: Any) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+        self._goes_on = threading.Event()
+        self._goes_on.set()
+
+    def stall(self) -> None:
+        self._goes_on.clear()
+
+    def stop(self, *, success: bool = False) -> None:
+        self._goes_on.set()
+
+    def trigger(self) -> Any:
+        self._goes_on.wait(60.0)
+        return super().trigger()
+
+    def read(self) -> Any:
+        self._goes_on.wait(60.0)
+        return super().read()
+
+    USER_ACCESS = ("stall",)
+
+
+class StallingAsync(StandardReadable):
+    """Its reading hangs while it is told to; a `set` of it is never done."""
+
+    def __init__(self, name: str = "") -> None:
+        with self.add_children_as_readables():
+            self.value = soft_signal_rw(float, 0.0)
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
+        super().__init__(name=name)
+
+    def stall(self) -> None:
+        self._goes_on.clear()
+
+    async def stop(self, success: bool = False) -> None:
+        self._goes_on.set()
+
+    async def read(self) -> Any:
+        await self._goes_on.wait()
+        return await super().read()
+
+    @AsyncStatus.wrap
+    async def set(self, value: float) -> None:
+        await asyncio.sleep(60.0)
+
+    USER_ACCESS = ("stall",)
+
+
 class Lingering(StandardReadable):
     """Takes its time to unstage; tells in which order things were done."""
 

@@ -111,7 +111,7 @@ async def test_readbacks_end_whatever_they_are_doing(bus: Bus, server: DeviceSer
     assert registry is not None
     assert executor is not None
     for steps in range(80):
-        readbacks = Readbacks("main", registry, executor.reader, executor.statuses, bus)
+        readbacks = Readbacks("main", registry, executor.reader, executor.statuses, executor.connections, bus)
         task = asyncio.create_task(readbacks.run())
         for _ in range(steps):
             await asyncio.sleep(0)
