@@ -192,6 +192,12 @@ class _Turn:
     # ── in the thread ──
 
     def run(self) -> None:
+        try:
+            self._make_all()
+        finally:
+            self._loop.call_soon_threadsafe(self._returned if self._is_left else self._end)
+
+    def _make_all(self) -> None:
         posted = time.monotonic()
         for number in itertools.count(self._first):
             if number == len(self._calls):
@@ -208,13 +214,11 @@ class _Turn:
             with self._lock:
                 self.current = None
                 if self._is_left:
-                    self._loop.call_soon_threadsafe(self._returned)
                     return
                 self._outcomes.append(outcome)
             if time.monotonic() - posted > _POST_PERIOD:
                 posted = time.monotonic()
                 self._loop.call_soon_threadsafe(self._post)
-        self._loop.call_soon_threadsafe(self._end)
 
     # ── in the loop ──
 
