@@ -36,6 +36,7 @@ _FREE_VERBS = frozenset(
 """Verbs that are always allowed: they look, or stop. Any other changes something, if only what `collect` has left."""
 _SWEEP_PERIOD = 1.0
 """Seconds between two looks at what has expired."""
+_MOST_DEAD = 64
 _PUBLISH_PERIOD = 0.05
 """Seconds between two publications, at least."""
 
@@ -54,13 +55,19 @@ class Claims:
         self._is_told = asyncio.Event()
         self._losses: set[asyncio.Future[Any]] = set()
         """Done when the devices of a client that is gone are stopped."""
+        self._dead: dict[str, None] = {}
+        """Clients that were said to be gone, the newest last."""
 
     # ── verbs ──
 
     def allow(self, batch: Batch, op: Op, found: Found) -> None:
-        """Raise DeviceHeld if an operation would change what another token holds; else its token holds that now."""
+        """Raise DeviceHeld if an operation would change what another token holds; else its token holds that now.
+
+        What a dead client said last can come after the news of its end: RefusedError, or nobody would stop it again.
+        """
         if op.verb in _FREE_VERBS:
             return
+        self._refuse_the_dead(batch.client, f"{op.device}.{op.verb}")
         holders = self._holders
         revision = holders.revision
         holders.use(found.moved, batch.token, batch.client, time.monotonic())
@@ -70,6 +77,10 @@ class Claims:
     def refuse_if_held(self, device: str) -> None:
         """Raise DeviceHeld if anybody holds a device that is to be built anew or removed."""
         self._holders.refuse_if_held([device], "", time.monotonic())
+
+    def _refuse_the_dead(self, client: str, what: str) -> None:
+        if client in self._dead:
+            raise RefusedError(f"{what} is not carried out: who asked for it is gone", "client_gone")
 
     def must_wait(self, op: Op) -> bool:
         """Whether this is a claim, and what a lost client left behind is still being stopped."""
@@ -92,6 +103,7 @@ class Claims:
         now = time.monotonic()
         try:
             if op.verb == "claim":
+                self._refuse_the_dead(batch.client, op.verb)
                 devices, text, lifetime = _claimed(*op.args)
                 purpose = Purpose(text, **op.kwargs)
                 self._holders.claim(self._with_moved(devices), token, batch.client, purpose, now, lifetime)
@@ -115,6 +127,12 @@ class Claims:
         return list(dict.fromkeys(name for path in paths for name in self._registry.moved_with(path)))
 
     # ── lost clients ──
+
+    def note_death(self, client: str) -> None:
+        """Note that a client's process is gone for good."""
+        self._dead[client] = None
+        if len(self._dead) > _MOST_DEAD:
+            del self._dead[next(iter(self._dead))]
 
     def lose_client(self, client: str, stopped: "asyncio.Future[Any]") -> None:
         """Let go of what a lost client holds as soon as it is stopped; claims wait until then."""

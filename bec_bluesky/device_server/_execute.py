@@ -113,7 +113,9 @@ class Executor:
         if op.verb == "read_all":
             self._spawn(self._answer_with(batch, op, self._read_all(op.args)))
         elif op.verb == "client_lost":
-            self._spawn(self._answer_with(batch, op, self.lose_client(str(op.args[0]))))
+            client = str(op.args[0])
+            self.claims.note_death(client)
+            self._spawn(self._answer_with(batch, op, self.lose_client(client)))
         elif self.claims.must_wait(op):
             self._spawn(self._answer_with(batch, op, self.claims.serve_later(batch, op)))
         elif op.verb in CLAIM_VERBS:

@@ -179,6 +179,12 @@ async def test_a_lost_client_holds_nothing_and_a_claim_waits_until_it_is_stopped
         await plan.client.end(move.id)
     await person.ask("lingering", "trigger")
     assert await person.ask("lingering", "history") == ["unstaged", "triggered"]
+    await person.ask("", "release")
+    with pytest.raises(RefusedError, match=r"axis\.set is not carried out: who asked for it is gone"):
+        await plan.ask("axis", "set", 1.0)  # it was still on its way
+    with pytest.raises(RefusedError, match="claim is not carried out"):
+        await claim_as_item(plan, "axis")
+    await plan.ask("axis", "stop")
 
 
 async def test_who_is_gone_without_a_word_holds_nothing(plan: Holder, person: Holder, bus: Bus) -> None:
