@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import getpass
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -195,7 +196,9 @@ class Client:
             return Devices(self._door)
 
     async def _open_door(self) -> DeviceDoor:
-        return await self._exits.enter_async_context(open_device_door(self._loop, self.bus))
+        return await self._exits.enter_async_context(
+            open_device_door(self._loop, self.bus, self._user or getpass.getuser())
+        )
 
     @property
     def services(self) -> dict[str, Heartbeat]:

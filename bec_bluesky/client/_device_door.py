@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from bec_bluesky.bus import Bus
@@ -18,8 +18,9 @@ __all__ = ["DeviceDoor", "open_device_door"]
 class DeviceDoor:
     """Knows what there is, and makes one object for each device; its calls wait in the calling thread."""
 
-    def __init__(self, loop: LoopThread, access: DeviceAccess) -> None:
+    def __init__(self, loop: LoopThread, access: DeviceAccess, user: str) -> None:
         self._loop = loop
+        self._user = user
         self.link = access.link
         self._facts = access.facts
         self._live = access.live
@@ -60,6 +61,18 @@ class DeviceDoor:
         """Give what was published last of a device; parts are not."""
         return self._loop.call(self._facts.readback(info))
 
+    # ── holding ──
+
+    @contextlib.contextmanager
+    def holding(self, paths: Iterable[str], why: str) -> Iterator[None]:
+        """Hold devices for this session while the block lasts."""
+        context = self.link.holding(paths, f"{self._user} ({why})" if why else self._user, user=self._user)
+        self._loop.call(context.__aenter__())
+        try:
+            yield
+        finally:
+            self._loop.call(context.__aexit__(None, None, None))
+
     # ── subscriptions ──
 
     def subscribe(self, path: str, callback: Callable[[Reading], None]) -> Viewing:
@@ -73,12 +86,12 @@ class DeviceDoor:
 
 
 @contextlib.asynccontextmanager
-async def open_device_door(loop: LoopThread, bus: Bus) -> AsyncIterator[DeviceDoor]:
+async def open_device_door(loop: LoopThread, bus: Bus, user: str) -> AsyncIterator[DeviceDoor]:
     """Open a door in the running loop, which is that of `loop`, while the block lasts."""
     async with open_device_access(bus) as access:
         following = asyncio.create_task(access.live.run(), name="readings for people")
         try:
-            yield DeviceDoor(loop, access)
+            yield DeviceDoor(loop, access, user)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

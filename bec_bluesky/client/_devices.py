@@ -1,8 +1,10 @@
 """The devices of the beamline by name: `bl.dev`."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from bec_bluesky.client._arguments import plain
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_text import row_of, table_of
 from bec_bluesky.errors import RefusedError, UnknownDeviceError
@@ -61,6 +63,14 @@ class Devices(Mapping[str, Device]):
             for device in self.values()
             if is_chosen(device.info, device.state, label=label, state=state, readout=readout, server=server)
         ]
+
+    def holding(self, *devices: Device | str, why: str = "") -> contextlib.AbstractContextManager[None]:
+        """Hold devices, with their parts and what they move, while a `with` block lasts: nobody else can move them.
+
+        Plans of the queue that want them are refused, with your name and `why`; anybody can look, and stop. Raises
+        DeviceHeld if somebody holds one of them already.
+        """
+        return self._door.holding([str(plain(device)) for device in devices], why)
 
     def __repr__(self) -> str:
         devices = list(self.values())

@@ -272,9 +272,9 @@ class DeviceLink:
     # ── servers, in the loop ──
 
     def is_heard(self, server: str) -> bool:
-        """Whether a server gave a sign of life just now."""
+        """Whether a server gave a sign of life, and has not been lost since."""
         state = self._servers.get(server)
-        return self.operations.wire is not None and state is not None and self.loop.time() - state.heard < _LOST_AFTER
+        return state is not None and bool(state.epoch)
 
     def server(self, name: str) -> ServerState:
         """Give what is known of a server."""

@@ -58,7 +58,7 @@ def until_value(socket: ClientConnection, device: str, key: str, value: float) -
 
 def test_devices_are_listed_by_label_state_readout_and_server(http: httpx.Client) -> None:
     listed = {device["path"]: device for device in http.get("/devices").json()}
-    assert list(listed) == ["bank", "broken", "det", "dozer", "image", "samx", "slow", "temperature", "theta"]
+    assert {"bank", "broken", "samx", "theta"} <= listed.keys()
     assert listed["theta"]["limits"] == [-180.0, 180.0]
     assert listed["theta"]["state"] == "connected" and listed["theta"]["holder"] is None
     assert listed["broken"]["reason"] == "it did not connect within 0.2 s"

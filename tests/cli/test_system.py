@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from bec_bluesky import connect
 from bec_bluesky.cli._lock import read_record
 from bec_bluesky.cli._processes import identify
-from bec_bluesky.errors import PlanFailedError, RefusedError
+from bec_bluesky.errors import DeviceHeld, PlanFailedError, RefusedError
 from bec_bluesky.messages.products import Point
 from bec_bluesky.messages.queue import ScanServerStatus
 from bec_bluesky.settings import load
@@ -163,6 +164,24 @@ def test_an_item_runs_past_the_queue_and_autostart_runs_what_is_added(system: Sy
         failed = bl.queue.put("mv", ["motor", 4], goes_back=True, sample="CuO").wait(PATIENCE)
         assert failed.metadata == {"sample": "CuO"}
         bl.queue.mode(autostart=False)
+
+
+def test_a_person_can_look_at_and_stop_what_a_scan_holds_but_not_move_it(system: System) -> None:
+    with system.connect() as bl:
+        item = bl.queue.add("scan", ["det"], "motor", 0, 1, num=400)
+        bl.queue.start()
+        next(event for event in item.follow() if isinstance(event, Point))
+        with pytest.raises(DeviceHeld, match=r"motor is held by .*scan .*item"):
+            bl.dev.motor.move(5)
+        assert 0 <= bl.dev.motor.get() <= 1
+        until(lambda: bl.dev.motor.holder, "nobody is said to hold it")
+        key = (system.data / "api.key").read_text().strip()
+        url = bl.services["api"].facts["url"]
+        answer = httpx.post(f"{url}/api/v1/devices/motor/move", params={"api_key": key}, json={"value": 5})
+        assert (answer.status_code, answer.json()["code"]) == (409, "device_held")
+        bl.abort("a test")
+        item.wait(PATIENCE)
+        assert bl.dev.motor.move(5) == 5
 
 
 def test_ctrl_c_pauses_and_the_answer_resumes_to_the_end(system: System) -> None:

@@ -30,6 +30,7 @@ devices:
   temperature: {class: "ophyd_async.core:soft_signal_rw", args: [{$type: float}, 21.5], kwargs: {units: degC}}
   image: {class: "ophyd:Signal", kwargs: {value: {$obj: "numpy:zeros", $args: [[200, 200]]}}}
   dozer: {class: "tests.device_server.odd_devices:Napper", kwargs: {pace: 0.05}, blocking: true}
+  telling: {class: "tests.device_server.odd_devices:Telling"}
   broken: {class: "tests.device_server.odd_devices:Unreachable", timeout: 0.2}
   bank: {class: "tests.proxy.conformance_devices:Bank"}
 """

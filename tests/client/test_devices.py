@@ -121,14 +121,16 @@ def test_ctrl_c_in_a_move_stops_the_device(bl: Client) -> None:
         moving.wait(30.0)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
+    bl.dev.slow.set(bl.dev.slow.position).wait(30.0)
+    start = bl.dev.slow.position
     interrupter = threading.Thread(target=interrupt)
     interrupter.start()
-    start = bl.dev.slow.position
-    viewing = bl.dev.slow.subscribe(lambda reading: moving.set() if reading["slow"]["value"] != start else None)
-    with pytest.raises(KeyboardInterrupt):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        bl.dev.slow.subscribe(lambda reading: moving.set() if reading["slow"]["value"] > start + 0.01 else None),
+    ):
         bl.dev.slow.move(start + 100.0)
     interrupter.join()
-    viewing.close()
     assert start < bl.dev.slow.position < start + 99.0
     bl.dev.slow.set(bl.dev.slow.position).wait(30.0)  # it takes a new one, which an old move would hinder
 
@@ -235,15 +237,17 @@ def test_devices_show_what_a_scientist_wants_to_know(bl: Client) -> None:
 def test_a_device_that_somebody_holds_can_be_looked_at_and_stopped_but_not_moved(bl: Client) -> None:
     slow = bl.dev.slow
     assert slow.holder is None
-    with Client(bl.settings) as other:
-        other.dev.slow.link.operations.token = "anna's"
+    with Client(bl.settings, user="anna") as other, other.dev.holding(other.dev.slow, why="alignment"):
         status = other.dev.slow.set(slow.position + 100.0)
         for attempt in (lambda: slow.move(0), lambda: slow.velocity.put(1.0), lambda: slow.ask("prepare", {})):
-            with pytest.raises(DeviceHeld, match="slow is held by"):
+            with pytest.raises(DeviceHeld, match=r"slow is held by anna \(alignment\)"):
                 attempt()
+        with pytest.raises(DeviceHeld), bl.dev.holding("theta", slow):
+            pass
         wait_for(lambda: slow.holder, lambda: "no holder is published")
-        assert "held by" in repr(slow) and slow.velocity.holder == slow.holder
-        wait_for(lambda: "held by" in repr(bl.dev), lambda: repr(bl.dev))
+        assert slow.velocity.holder == slow.holder == "anna (alignment)"
+        assert repr(slow).endswith("held by anna (alignment)>")
+        assert "anna (alignment)" in repr(bl.dev)
         assert slow.read().keys() == {"slow"}
         slow.stop()
         with pytest.raises(Exception):  # noqa: B017  # whatever the device says of a stopped move

@@ -134,6 +134,20 @@ class Lingering(StandardReadable):
     USER_ACCESS = ("history",)
 
 
+class Telling(StandardReadable):
+    """Tells whether its signal is monitored, so that `read()` answers from a cache, as it also does when staged."""
+
+    def __init__(self, name: str = "") -> None:
+        with self.add_children_as_readables():
+            self.value = soft_signal_rw(float, 0.0)
+        super().__init__(name=name)
+
+    def is_monitored(self) -> bool:
+        return self.value._cache is not None
+
+    USER_ACCESS = ("is_monitored",)
+
+
 class Unreachable(AsyncDevice):
     """Never connects."""
 
