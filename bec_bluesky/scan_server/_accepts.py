@@ -12,7 +12,8 @@ A type is a dict with a `kind`:
     {"kind": "group", "of": [TYPE, …]}             of `*args`: the types follow each other, again and again; then those
                                                    of "then": [TYPE, …], each of which may be left out
     {"kind": "callable"}                           a function: cannot be given from outside
-    {"kind": "any"}                                whatever crosses
+    {"kind": "any"}                                whatever crosses; a text that names a device stands for it, unless
+                                                   "devices" is false
 
 Any type may also have "name" (in a group), "units" ("mm"), "text" (a sentence), and a number "min", "max" (allowed
 themselves), "above", "below" (not allowed themselves).

@@ -117,7 +117,8 @@ class _Judge:
             return self._devices[name].protocols if name in self._devices else None
 
         why = mismatch(value, accepts, protocols)
-        for name in (*asked, *_texts(value)):  # first: of a device that was not built no protocols are known
+        texts = _texts(value) if (accepts or {}).get("devices", True) else ()
+        for name in (*asked, *texts):  # first: of a device that was not built no protocols are known
             if name in self._devices:
                 self._refuse_unusable(self._devices[name], place)
         if why is not None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from caproto.sync import client as channel_access
 
 _OPHYD_ASYNC = Path(ophyd_async.epics.__file__).parent
 _START_WITHIN = 60.0
+"""Seconds."""
+_ATTEMPT = 1.0
 """Seconds."""
 
 
@@ -61,7 +63,7 @@ class Ioc:
         deadline = time.monotonic() + _START_WITHIN
         while self.pv:
             try:
-                self.get(self.pv, timeout=0.5)
+                self.get(self.pv, patience=0.0)
                 return
             except CaprotoError:
                 assert self.process is not None and self.process.poll() is None, f"{self.command} has ended"
@@ -77,16 +79,27 @@ class Ioc:
         self.process.stdin.close()
         self.process = None
 
-    def get(self, pv: str, timeout: float = 10.0) -> Any:
+    def get(self, pv: str, patience: float = 40.0) -> Any:
         """Give the value of a PV, by a client that has nothing to do with ours."""
-        with _looking_at(self):
-            found = channel_access.read(pv, timeout=timeout, repeater=False).data
-        return found[0] if len(found) == 1 else found
+        return self._ask(lambda: channel_access.read(pv, timeout=_ATTEMPT, repeater=False), patience)
 
     def put(self, pv: str, value: Any) -> None:
         """Set a PV, by a client that has nothing to do with ours; waits until the record was processed."""
-        with _looking_at(self):
-            channel_access.write(pv, value, notify=True, timeout=10.0, repeater=False)
+        self._ask(lambda: channel_access.write(pv, value, notify=True, timeout=_ATTEMPT, repeater=False), 40.0)
+
+    def _ask(self, call: Callable[[], Any], patience: float) -> Any:
+        """Call until there is an answer: caproto's client repeats a search that got lost only after half its time."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                with _looking_at(self):
+                    answer = call()
+                break
+            except CaprotoError:
+                if time.monotonic() > deadline:
+                    raise
+        data = getattr(answer, "data", None)
+        return data[0] if data is not None and len(data) == 1 else data
 
 
 def client_environment(iocs: Iterable[Ioc]) -> dict[str, str]:

@@ -62,7 +62,7 @@ def test_a_move_of_ophyd_async_whose_ioc_dies_fails_and_the_next_scan_works(sett
     """Its own time-outs decide: ten seconds, besides those that the move would take."""
     prefix = "pva_" if layer == "pva" else ""
     scan = ([f"{prefix}counter"], f"{prefix}stage.x")
-    settled.demo.put("demo:STAGE:X:Velocity", 1.0)
+    settled.demo.put("demo:STAGE:X:Velocity", 2.0)
     start = settled.demo.get("demo:STAGE:X:Readback")
     item = settled.add("scan", *scan, start, start + 8, 3)
     until(lambda: settled.demo.get("demo:STAGE:X:Readback") > start + 0.3, "the move")

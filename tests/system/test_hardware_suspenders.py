@@ -6,7 +6,7 @@ from tests.iocs.hardware import Hardware
 from tests.live_system import until
 
 pytestmark = pytest.mark.timeout(300)
-NUM = 25
+NUM = 16
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def test_a_run_is_held_while_a_pv_is_low(hardware: Hardware, signal: str, ioc: s
     try:
         until(lambda: points() >= 3, "some points")
         owner.put(pv, 0.0)
-        hardware.tick(5)
+        hardware.tick(3)
         held = points()
-        hardware.tick(5)
+        hardware.tick(3)
         assert points() == held < NUM
     finally:
         owner.put(pv, 1.0)

@@ -54,7 +54,7 @@ class _Finder:
             "device": self._device,
             "list": self._list,
             "any_of": self._any_of,
-            "any": lambda value, accepts, argument: self._anywhere(value),
+            "any": lambda value, accepts, argument: self._anywhere(value) if accepts.get("devices", True) else value,
         }
 
     def resolve(self, value: Any, accepts: Type | None, argument: str) -> Any:

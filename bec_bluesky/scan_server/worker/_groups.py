@@ -12,7 +12,7 @@ _START: dict[str, Any] = {"kind": "number", "name": "start"}
 _STOP: dict[str, Any] = {"kind": "number", "name": "stop"}
 _NUM: dict[str, Any] = {"kind": "integer", "name": "num", "min": 1}
 _POSITIONS: dict[str, Any] = {"kind": "list", "of": {"kind": "any"}, "name": "positions"}
-_VALUE: dict[str, Any] = {"kind": "any", "name": "value"}
+_VALUE: dict[str, Any] = {"kind": "any", "name": "value", "devices": False}
 _LINE: dict[str, Any] = {"kind": "group", "of": [_MOTOR, _START, _STOP], "then": [_NUM]}
 _GRID: dict[str, Any] = {"kind": "group", "of": [_MOTOR, _START, _STOP, _NUM]}
 _LISTS: dict[str, Any] = {"kind": "group", "of": [_MOTOR, _POSITIONS]}
@@ -48,4 +48,4 @@ def _meant_by(name: str) -> dict[str, Any]:
         return {"kind": "list", "of": {"kind": "number"}, "name": name}
     if name.startswith("num"):
         return {"kind": "integer", "name": name, "min": 1}
-    return {"kind": "any" if name == "value" else "number", "name": name}
+    return dict(_VALUE) if name == "value" else {"kind": "number", "name": name}

@@ -139,6 +139,8 @@ def test_names_become_devices_where_devices_are_accepted(registry: PlanRegistry)
     assert args == ([DEVICES["det"]], DEVICES["samx"], -1, 1, DEVICES["samy"], 0, 2, 11)
     args, _ = _bound(registry, "mv", "samx.velocity", 3)
     assert args == (DEVICES["samx.velocity"], 3)
+    args, _ = _bound(registry, "mv", "samx", "samy")
+    assert args == (DEVICES["samx"], "samy")  # a word of an enumeration
     _, kwargs = _bound(registry, "count", detectors=["det"], md={"sample": "samx"})
     assert kwargs == {"md": {"sample": "samx"}}  # a metadata value is no device
 
