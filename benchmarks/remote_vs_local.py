@@ -1,7 +1,7 @@
 """Points a second of ordinary plans: the stock RunEngine with devices in process, against the whole remote chain.
 
     python benchmarks/remote_vs_local.py [--plans count scan] [--layers ophyd ophyd-async] [--devices 1 5 20]
-                                         [--points 200] [--repeats 5] [--accelerations all] [--no-read-ahead]
+                                         [--points 100] [--repeats 10] [--accelerations all] [--no-read-ahead]
 
 The remote side is the worker's RunEngine with proxies, a device server and Redis, each a process; its documents are on
 Redis when its time ends. The sides take turns, so that a noisy machine disturbs both, and the best of the repeats
@@ -51,10 +51,15 @@ class Line:
     home: float = 0.0
     """Points a second, the best."""
     remote: float = 0.0
-    round_trips: float = 0.0
+    trips: list[float] = field(default_factory=list)
+    """Round trips a point, of each run."""
     cpu: dict[str, float] = field(default_factory=dict)
     """Seconds by process."""
     total: int = 0
+
+    @property
+    def round_trips(self) -> float:
+        return statistics.median(self.trips)
 
     @property
     def ratio(self) -> float:
@@ -99,15 +104,17 @@ def measure(line: Line, home: Side, chain: Side, pids: dict[str, int]) -> None:
     cell, points = line.cell, line.points
     before = {name: cpu_of(pid) for name, pid in pids.items()}
     at_home, remotely = home.run(cell, points), chain.run(cell, points)
+    used = {name: cpu_of(pid) - before[name] for name, pid in pids.items()}
+    used |= {"home": at_home.cpu, "worker": remotely.cpu}
     if at_home.documents != remotely.documents:
         pairs = zip(at_home.documents, remotely.documents, strict=False)
         first = next((pair for pair in pairs if pair[0] != pair[1]), (len(at_home.documents), len(remotely.documents)))
         raise SystemExit(f"{cell}: the documents differ:\n  home   {first[0]}\n  remote {first[1]}")
     line.home = max(line.home, points / at_home.seconds)
     line.remote = max(line.remote, points / remotely.seconds)
-    line.round_trips = max(line.round_trips, remotely.round_trips)
-    for name, pid in pids.items():
-        line.cpu[name] = line.cpu.get(name, 0.0) + cpu_of(pid) - before[name]
+    line.trips.append(remotely.round_trips)
+    for name, seconds in used.items():
+        line.cpu[name] = line.cpu.get(name, 0.0) + seconds
     line.total += points
 
 
@@ -130,8 +137,8 @@ def main() -> int:
     parser.add_argument("--plans", nargs="+", choices=["count", "scan"], default=["count", "scan"])
     parser.add_argument("--layers", nargs="+", choices=list(TARGETS), default=["ophyd", "ophyd-async"])
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 5, 20])
-    parser.add_argument("--points", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--points", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--accelerations", default="all", help="as the setting of this name")
     parser.add_argument("--no-read-ahead", action="store_true")
     options = parser.parse_args()
@@ -143,7 +150,7 @@ def main() -> int:
         chain = (Chain, url, settings.beamline, number, not options.no_read_ahead, chosen(options.accelerations))
         with device_server(settings, number) as devices, Side(Home, number) as home, Side(*chain) as remote:
             redis_pid = redis.Redis.from_url(url).info("server")["process_id"]
-            pids = {"home": home.pid, "worker": remote.pid, "devices": devices, "redis": redis_pid}
+            pids = {"devices": devices, "redis": redis_pid}
             print(HEADER)
             for cell in cells:
                 lines.append(Line(cell, options.points))

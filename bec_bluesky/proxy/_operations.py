@@ -24,7 +24,7 @@ __all__ = ["Operations", "ServerState", "Waiter"]
 _log = logger(__name__)
 _MOST_HELD = 64
 """Operations; more are sent without waiting for the rest."""
-_LONGEST_HOLD = 0.005
+_LONGEST_HOLD = 0.01
 """Seconds."""
 _START_WITHIN = 2.0
 """Seconds in which a server must start an instruction: one that wakes up later must not move anything."""
