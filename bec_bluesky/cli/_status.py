@@ -9,17 +9,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bec_bluesky import embedded
+from bec_bluesky import embedded, plugins
 from bec_bluesky.cli._lock import read_record
 from bec_bluesky.cli._options import connected
+from bec_bluesky.cli._parts import servers_here
 from bec_bluesky.cli._queue_commands import call_text
 from bec_bluesky.client import Client
-from bec_bluesky.errors import BecBlueskyError
+from bec_bluesky.device_server import service_name
+from bec_bluesky.errors import BecBlueskyError, SettingsError
 from bec_bluesky.messages.common import Heartbeat
 from bec_bluesky.messages.queue import ScanServerStatus
 from bec_bluesky.settings import Settings
 
 __all__ = ["show"]
+
+_LATE = 2.0
+"""Seconds since the last heartbeat (there is one a second) after which a service seems to hang."""
 
 
 def show(settings: Settings, *, as_json: bool) -> int:
@@ -69,6 +74,29 @@ def _facts(
     }
 
 
+def _state(beat: Heartbeat) -> str:
+    age = time.time() - beat.time
+    return beat.state if age < _LATE else f"no beat for {age:.0f} s"
+
+
+def _note(beat: Heartbeat) -> str:
+    """Say what is special about a service; of a device server, how many of its devices are there."""
+    facts = beat.facts
+    if "devices" in facts:
+        share = f"{facts['connected']} of {facts['devices']} devices"
+        return f"{share}; {beat.note}" if beat.note else share
+    return beat.note or str(facts.get("url", ""))
+
+
+def _not_started(settings: Settings, services: dict[str, Heartbeat], missing: list[str]) -> list[str]:
+    """Name the device servers that the device file asks for, also since `up`, and that are nowhere."""
+    try:
+        known = servers_here(settings, plugins.read_profile(settings))
+    except SettingsError:
+        return []  # its mistakes are told where it is used
+    return [server for server in known if service_name(server) not in services and service_name(server) not in missing]
+
+
 def _print(
     settings: Settings, services: dict[str, Heartbeat], status: ScanServerStatus | None, missing: list[str]
 ) -> None:
@@ -86,10 +114,17 @@ def _print(
         table.add_column(column, overflow="fold")
     for name, beat in sorted(services.items()):
         since = time.strftime("%m-%d %H:%M:%S", time.localtime(beat.started))
-        url = str(beat.facts.get("url", ""))
-        table.add_row(name, beat.state, str(beat.pid), since, beat.note or url)
+        table.add_row(name, _state(beat), str(beat.pid), since, _note(beat))
     for name in missing:
-        table.add_row(name, "not running", "", "", f"see {settings.log_dir / name}.out")
+        hung = record.remains.get(name) if record is not None else None
+        if hung is not None:
+            remedy = f"it has just been started, or hangs: `kill -9 {hung.pid}`, and it is started again"
+            table.add_row(name, "no beat", str(hung.pid), "", remedy)
+        else:
+            table.add_row(name, "not running", "", "", f"see {settings.log_dir / name}.out")
+    for server in _not_started(settings, services, missing):
+        command = f"python -m bec_bluesky.device_server --server {server}"
+        table.add_row(service_name(server), "not running", "", "", f"devices.yaml names it: `{command}`, or `up` anew")
     console.print(table)
     if status is None:
         console.print("the scan server does not answer", markup=False)
