@@ -12,6 +12,8 @@ from typing import Any, Self
 from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.channels import ALARMS, DEVICES, FILES, PLANS, RESULTS, RUNS, SCAN_STATUS, SERVICES, Channel
+from bec_bluesky.client._completion import allow_completion
+from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_door import DeviceDoor, open_device_door
 from bec_bluesky.client._devices import Devices
 from bec_bluesky.client._follow import Event, Follow, Place, Settled
@@ -66,7 +68,9 @@ class Client:
         self._caller: Caller | None = None
         self._runs: Runs | None = None
         self._door: DeviceDoor | None = None
-        self._dev_lock = threading.Lock()
+        self._door_lock = threading.Lock()
+        self.dev = Devices(self._device_door)
+        """The devices as attributes: to read, move and watch them, and to pass them to plans. Print it for a table."""
         self.queue = QueueDoor(self)
         self.run = Plans(lambda: self.plans, lambda plan, args, kwargs: run_and_watch(self, plan, args, kwargs))
 
@@ -78,6 +82,7 @@ class Client:
                 f"no bec-bluesky system runs in {self.settings.data_dir}: start it with `bec-bluesky up`, or set "
                 "BEC_BLUESKY_DATA_DIR or BEC_BLUESKY_REDIS_URL to the one that is meant"
             )
+        allow_completion(Client, Devices, Device)
         self._loop.start()
         try:
             self._loop.call(self._enter(server.url))
@@ -187,13 +192,11 @@ class Client:
         tables: dict[str, dict[str, DeviceInfo]] = self._loop.call(self.bus.find_tables(DEVICES, "server"))
         return {path: info for table in tables.values() for path, info in table.items()}
 
-    @property
-    def dev(self) -> Devices:
-        """The devices as attributes: to read, to move, to watch, and to pass to plans. Print it for a table."""
-        with self._dev_lock:
+    def _device_door(self) -> DeviceDoor:
+        with self._door_lock:
             if self._door is None:
                 self._door = self._loop.call(self._open_door())
-            return Devices(self._door)
+            return self._door
 
     async def _open_door(self) -> DeviceDoor:
         return await self._exits.enter_async_context(

@@ -1,13 +1,13 @@
 """The devices of the beamline by name: `bl.dev`."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from bec_bluesky.client._arguments import plain
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_text import row_of, table_of
-from bec_bluesky.errors import RefusedError, UnknownDeviceError
+from bec_bluesky.errors import BecBlueskyError, RefusedError, UnknownDeviceError
 from bec_bluesky.messages.devices import DeviceInfo
 
 if TYPE_CHECKING:
@@ -19,8 +19,13 @@ __all__ = ["Devices", "is_chosen"]
 class Devices(Mapping[str, Device]):
     """Devices by name, also as attributes (`bl.dev.samx`); parts by dotted path too (`bl.dev["samx.velocity"]`)."""
 
-    def __init__(self, door: "DeviceDoor") -> None:
-        self._door = door
+    def __init__(self, open_door: Callable[[], "DeviceDoor"]) -> None:
+        self._open_door = open_door
+        """Gives the session's door; the first call opens it, which connects to the device servers."""
+
+    @property
+    def _door(self) -> "DeviceDoor":
+        return self._open_door()
 
     def __getitem__(self, path: str) -> Device:
         self._door.link.directory.info(path)
@@ -44,7 +49,10 @@ class Devices(Mapping[str, Device]):
             raise AttributeError(str(error)) from None
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *(name for name in self if name.isidentifier())]
+        names: list[str] = []
+        with contextlib.suppress(BecBlueskyError):  # TAB must not fail because there is no connection
+            names = [name for name in self if name.isidentifier()]
+        return [*super().__dir__(), *names]
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)

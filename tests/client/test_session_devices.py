@@ -47,6 +47,7 @@ def test_tab_offers_devices_their_parts_and_what_they_can_do(bl: Client) -> None
     assert not {"move", "mvr", "set", "put", "position"} & set(dir(dev.det))  # IPython offers what `dir` gives
     assert "put" in dir(dev.theta.velocity)
     assert dev._ipython_key_completions_() == sorted(dev)
+    assert vars(bl)["dev"] is dev  # a property would not be evaluated by jedi, and `bl.dev.` offer nothing
     assert dev.bank.parts["parts"]._ipython_key_completions_() == ["1", "2"]
 
 
