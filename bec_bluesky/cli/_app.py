@@ -6,6 +6,7 @@ import typer
 
 from bec_bluesky import __version__
 from bec_bluesky.cli._data_commands import data_app
+from bec_bluesky.cli._device_commands import device_app
 from bec_bluesky.cli._options import (
     Beamline,
     Chosen,
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(queue_app, name="queue")
 app.add_typer(data_app, name="data")
+app.add_typer(device_app, name="device")
 
 
 def _show_version(value: bool) -> None:

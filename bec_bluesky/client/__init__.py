@@ -8,6 +8,7 @@ bl.run.scan(["det"], "samx", -5, 5, num=11)
 from bec_bluesky.client._client import Client, connect
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_access import DeviceAccess, open_device_access
+from bec_bluesky.client._device_file import DeviceFile
 from bec_bluesky.client._device_status import DeviceStatus
 from bec_bluesky.client._device_text import shown_entry
 from bec_bluesky.client._device_value import has_one_value, value_in
@@ -25,6 +26,7 @@ __all__ = [
     "Detached",
     "Device",
     "DeviceAccess",
+    "DeviceFile",
     "DeviceStatus",
     "Devices",
     "Event",

@@ -15,6 +15,7 @@ from bec_bluesky.channels import ALARMS, DEVICES, FILES, PLANS, RESULTS, RUNS, S
 from bec_bluesky.client._completion import allow_completion
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_door import DeviceDoor, open_device_door
+from bec_bluesky.client._device_file import DeviceFile
 from bec_bluesky.client._devices import Devices
 from bec_bluesky.client._follow import Event, Follow, Place, Settled
 from bec_bluesky.client._loop import Elements, LoopThread
@@ -198,6 +199,11 @@ class Client:
                 self._door = self._loop.call(self._open_door())
             return self._door
 
+    @property
+    def device_file(self) -> DeviceFile:
+        """Which devices there are: to look at, and to change while everything runs."""
+        return DeviceFile(self._loop, self.bus)
+
     async def _open_door(self) -> DeviceDoor:
         return await self._exits.enter_async_context(
             open_device_door(self._loop, self.bus, self._user or getpass.getuser())
@@ -283,7 +289,7 @@ class Client:
             self._runs = None
 
     def __repr__(self) -> str:
-        return f"<beamline {self.settings.beamline!r}; .run .queue .dev .plans .status .data>"
+        return f"<beamline {self.settings.beamline!r}; .run .queue .dev .device_file .plans .status .data>"
 
 
 async def _until(deadline: float | None, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from bec_bluesky.device_server._construct import check
 from bec_bluesky.device_server._content import read
 from bec_bluesky.device_server._device_file import DeviceSpec, json_schema
 from bec_bluesky.device_server._servers import check_server, server_names, service_name
@@ -9,7 +10,7 @@ from bec_bluesky.device_server._servers import check_server, server_names, servi
 if TYPE_CHECKING:
     from bec_bluesky.device_server._service import DeviceServer
 
-__all__ = ["DeviceServer", "DeviceSpec", "check_server", "json_schema", "read", "server_names", "service_name"]
+__all__ = ["DeviceServer", "DeviceSpec", "check", "check_server", "json_schema", "read", "server_names", "service_name"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ bluesky or ophyd before it is needed: protocols are matched by attributes.
 
 from bec_bluesky.proxy._claims import Holding
 from bec_bluesky.proxy._device import RemoteDevice
+from bec_bluesky.proxy._device_edits import DeviceEdits, EditReport
 from bec_bluesky.proxy._engine import prepare_engine
 from bec_bluesky.proxy._limits import limits_of
 from bec_bluesky.proxy._link import DeviceLink
@@ -15,7 +16,9 @@ from bec_bluesky.proxy._status import RemoteStatus
 from bec_bluesky.proxy._subscription import value_of
 
 __all__ = [
+    "DeviceEdits",
     "DeviceLink",
+    "EditReport",
     "Holding",
     "RemoteDevice",
     "RemoteStatus",
