@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bec_bluesky import __version__
+from bec_bluesky.api._device_edits import device_file_router
 from bec_bluesky.api._devices import device_router
 from bec_bluesky.api._problems import ProblemError, say_problem
 from bec_bluesky.bus import Bus, Caller
@@ -65,6 +66,7 @@ def create_app(bus: Bus, caller: Caller, access: DeviceAccess, key: str, tiled: 
     app.mount(TILED_PATH, tiled)
     with_key = [Depends(_ApiKey(key))]
     app.include_router(device_router(bus, caller, access), dependencies=with_key)
+    app.include_router(device_file_router(bus), dependencies=with_key)
     app.add_exception_handler(ProblemError, say_problem)
 
     @app.exception_handler(BusError)

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from bec_bluesky.errors import RefusedError, SettingsError
+from bec_bluesky.documents import api_key
+from bec_bluesky.errors import DeviceHeld, RefusedError, SettingsError
 from bec_bluesky.messages.products import Point
+from bec_bluesky.settings import load
 from tests.live_system import System, make_system, until
 
 DEVICES = """\
@@ -90,6 +93,51 @@ def test_a_class_is_edited_and_its_device_reloaded_under_a_running_worker(system
         assert pressures(bl)["gauge_pressure"] == 2.5
         assert said(system, "reload", "gauge") == "built anew gauge\n"
         assert pressures(bl) == {"gauge_pressure": 1.0}
+
+
+def test_a_device_of_a_running_plan_is_not_reloaded(system: System) -> None:
+    with system.connect() as bl:
+        item = bl.queue.add("count", ["gauge"], num=100_000, delay=0.02)
+        bl.queue.start()
+        until(lambda: bl.status.run_uid is not None, "the run")
+        with pytest.raises(DeviceHeld, match=r"gauge is held by .*count"):
+            bl.device_file.reload("gauge")
+        assert bl.device_file.set("gauge", {"labels": ["vacuum"]}).changed == ["gauge"]
+        bl.abort("enough")
+        item.wait()
+        assert bl.device_file.set("gauge", unset=["labels"]).changed == ["gauge"]
+
+
+def test_devices_are_edited_over_http(system: System) -> None:
+    before = device_file(system).read_text()
+    url = system.status()["services"]["api"]["facts"]["url"]
+    key = api_key(load(data_dir=system.data))
+    with httpx.Client(base_url=f"{url}/api/v1/device_file", headers={"Authorization": f"Apikey {key}"}) as http:
+        assert http.post("/devices/web", json={"class": "ophyd.sim:SynAxis"}).json()["added"] == ["web"]
+        changed = http.patch("/devices/web", json={"set": {"limits": {"low": 0, "high": 1}, "labels": ["a"]}})
+        assert changed.json()["changed"] == ["web"]
+        assert http.get("/devices/web").json()["entry"]["labels"] == ["a"]
+        replaced = http.put("/devices/web", json={"class": "ophyd.sim:SynAxis", "kwargs": {"value": 3}})
+        assert replaced.json()["rebuilt"] == ["web"]
+        assert http.get(f"{url}/api/v1/device_file").json()["devices"]["web"]["entry"] == {
+            "class": "ophyd.sim:SynAxis",
+            "kwargs": {"value": 3},
+        }
+        for answer, code, said in (
+            (http.post("/devices/web", json={"class": "a:B"}), 409, "exists"),
+            (http.patch("/devices/web", json={"set": {"lables": []}}), 422, "bad_value"),
+            (http.patch("/devices/wep", json={"set": {"labels": []}}), 404, "unknown_device"),
+            (http.get("/devices/wep"), 404, "unknown_device"),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (code, said), answer.text
+        assert http.post("/reload", json={"devices": ["web"]}).json()["rebuilt"] == ["web"]
+        assert http.delete("/devices/web").json()["removed"] == ["web"]
+        device_file(system).write_text(before + "# by hand\n")
+        assert http.delete("/devices/gauge").json()["code"] == "file_changed"
+        assert http.post("/reload", json={}).json()["changed"] == []
+        device_file(system).write_text(before)
+        http.post("/reload", json={})
+        assert httpx.get(f"{url}/api/v1/device_file").status_code == 401
 
 
 def test_devices_are_edited_from_the_command_line(system: System) -> None:
