@@ -16,6 +16,7 @@ from bec_bluesky.device_server._calls import Call, Calls, Outcome
 from bec_bluesky.device_server._claims import CLAIM_VERBS, Claims
 from bec_bluesky.device_server._connections import Connections
 from bec_bluesky.device_server._describe import METHODS, STATUS_METHODS
+from bec_bluesky.device_server._generators import collected, collected_async
 from bec_bluesky.device_server._guard import guard
 from bec_bluesky.device_server._monitors import Monitors
 from bec_bluesky.device_server._reading import Reader
@@ -24,6 +25,7 @@ from bec_bluesky.device_server._statuses import Statuses
 from bec_bluesky.device_server._steps import GIVE_UP, THEN, Steps
 from bec_bluesky.device_server._stopping import Stopping
 from bec_bluesky.errors import DeviceError, RefusedError, StaleDevice, choices
+from bec_bluesky.messages.common import Failure
 from bec_bluesky.messages.devices import Answer, Instruction, Op
 from bec_bluesky.messages.failures import tell
 
@@ -237,7 +239,9 @@ class Executor:
             held = self._hold_lane(found.entry, result) if op.verb in ("stage", "unstage") else None
             self.statuses.follow(batch, op, found, result)
             return held
-        if inspect.isasyncgen(result) or inspect.isawaitable(result):
+        if inspect.isasyncgen(result):
+            self._answer_call(batch, op, found, collected_async(result, self._failure_of(op)))
+        elif inspect.isawaitable(result):
             self._answer_call(batch, op, found, _awaited(result))
         elif op.verb in STATUS_METHODS:  # older devices stage at once and give a list
             self.statuses.done(batch, op, found)
@@ -338,8 +342,11 @@ class Executor:
         method = getattr(device, op.verb)
         result = method(*rebuilt(method, op.args), **op.kwargs)
         if op.verb in _GENERATORS and not inspect.isawaitable(result):
-            return list(result)  # the generator's work belongs into this thread
+            return collected(result, self._failure_of(op))  # the generator's work belongs into this thread
         return result
+
+    def _failure_of(self, op: Op) -> Callable[[Exception], Failure]:
+        return partial(tell, device=op.device, where=self._where, in_call=True)
 
     # ── readings that come with a completion ──
 
@@ -462,8 +469,6 @@ def _free(lane: "asyncio.Future[None]") -> None:
 
 
 async def _awaited(result: Any) -> Any:
-    if inspect.isasyncgen(result):
-        return [each async for each in result]
     return await result
 
 

@@ -44,9 +44,8 @@ class Statuses:
         self._thread = threading.get_ident()
         self._outbox = outbox
         self._generations: dict[str, int] = {}
-        self._hints: dict[str, Any] = {}
-        self._hints_of: dict[str, int] = {}
-        """{path: generation in which its hints were looked at}"""
+        self._hints_told: dict[str, tuple[str, int]] = {}
+        """{path: client that was told its hints last, and of which generation they are}"""
         self.running: set[Running] = set()
         self.staged: dict[str, str] = {}
         """{path: client that staged it}"""
@@ -141,23 +140,19 @@ class Statuses:
 
     def done(self, batch: Batch, op: Op, found: Found) -> None:
         """Answer that a status ended well."""
-        batch.answer(Answer(op.id, "done", self._completion(op, found)))
+        batch.answer(Answer(op.id, "done", self._completion(batch.client, op, found)))
 
-    def _completion(self, op: Op, found: Found) -> Completion:
-        """Say whether `describe` and the hints may be others now."""
+    def _completion(self, client: str, op: Op, found: Found) -> Completion:
+        """Say whether `describe` may give something else now, and the hints as far as the client may not know them."""
         generation = self._generations.get(op.device, 0)
         if op.verb in _DESCRIBED_ANEW:
             generation = self._generations[op.device] = generation + 1
-        elif op.verb not in ("trigger", "kickoff") or self._hints_of.get(op.device) == generation:
+        elif op.verb not in ("trigger", "kickoff") or self._hints_told.get(op.device) == (client, generation):
             return Completion(generation)
-        self._hints_of[op.device] = generation
         if found.layer == "ophyd":  # those of ophyd stay as they are
             return Completion(generation)
-        hints = hints_of(found.device)
-        if hints == self._hints.setdefault(op.device, hints):
-            return Completion(generation)
-        self._hints[op.device] = hints
-        return Completion(generation, hints)
+        self._hints_told[op.device] = (client, generation)
+        return Completion(generation, hints_of(found.device))
 
     def _watch(self, running: Running) -> None:
         if running not in self.running:

@@ -25,6 +25,8 @@ class Failure(Message, frozen=True, kw_only=True, tag="failure"):
     """Stable code of a refusal."""
     in_call: bool = False
     """Whether a device's method raised it at once, and not the status that it gave."""
+    errno: int | None = None
+    """Of an OSError: the operating system's number."""
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):

@@ -1,6 +1,7 @@
 """Errors that cross processes: told as `Failure`, raised again as the class they were if that is known here."""
 
 import builtins
+import functools
 import importlib
 import sys
 import traceback
@@ -27,6 +28,7 @@ def tell(
         traceback="".join(traceback.format_exception(error)),
         code=getattr(error, "code", None) if isinstance(error, errors.RefusedError) else None,
         in_call=in_call,
+        errno=error.errno if isinstance(error, OSError) else None,
     )
 
 
@@ -41,12 +43,15 @@ def raised(failure: Failure, *, may_import: bool = True) -> BaseException:
     is_refusal = cls is not None and issubclass(cls, errors.RefusedError)  # a sentence for people, complete as it is
     text = f"{failure.text} [{place}]" if place and not is_refusal and place not in failure.text else failure.text
     error: BaseException
-    if cls is None or not _is_plain(cls):
+    if cls is None:
         error = errors.RemoteError(f"{failure.kind.rpartition('.')[2]}: {text}", kind=failure.kind)
     else:
+        cls = _saying_its_argument(cls)
         # several of them have constructors of their own; what is also an OSError can be made by that alone
         error = OSError.__new__(cls) if issubclass(cls, OSError) else cls.__new__(cls)
         error.args = (text,)
+        if isinstance(error, OSError):
+            error.errno = failure.errno
         if isinstance(error, errors.RefusedError) and failure.code:
             error.code = failure.code
     if failure.traceback:
@@ -70,11 +75,18 @@ def _known_class(kind: str, *, may_import: bool) -> type[BaseException] | None:
         cls = getattr(module, name, None)
     else:
         return None
-    return cls if isinstance(cls, type) and issubclass(cls, Exception) else None
+    is_known = isinstance(cls, type) and issubclass(cls, Exception) and not issubclass(cls, ExceptionGroup)
+    return cls if is_known else None
 
 
-def _is_plain(cls: type[BaseException]) -> bool:
-    """Whether the text of such an error is its first argument (OSError and KeyError say it in ways of their own)."""
-    if issubclass(cls, OSError) and cls.__module__ == "builtins":
-        return cls in (ConnectionError, TimeoutError, OSError, PermissionError, FileNotFoundError)
-    return not issubclass(cls, UnicodeError | SyntaxError | ExceptionGroup)
+@functools.cache
+def _saying_its_argument(cls: type[BaseException]) -> type[BaseException]:
+    """Give the class, or one just like it if its text is made of more than the argument (KeyError, UnicodeError …)."""
+    if cls.__str__ in (BaseException.__str__, OSError.__str__):
+        return cls
+    members = {"__str__": _argument, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return type(cls.__name__, (cls,), members)
+
+
+def _argument(error: BaseException) -> str:
+    return str(error.args[0])

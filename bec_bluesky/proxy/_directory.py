@@ -78,7 +78,7 @@ class Directory:
     def change_hints(self, path: str, hints: dict[str, Any]) -> None:
         """Take over hints that came with a completion."""
         info = self._infos.get(path)
-        if info is not None:
+        if info is not None and info.hints != hints:
             self.take(msgspec.structs.replace(info, hints=hints))
 
 

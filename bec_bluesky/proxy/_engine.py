@@ -52,6 +52,11 @@ def _completed(RE: Any, stock: Callable[..., None]) -> Callable[..., None]:
         if not getattr(status, "was_refused", False) or pardon_failures.is_set():
             stock(status, future, pardon_failures)
             return
+        if status.verb == "kickoff":  # it does not fly: nothing of it is to be collected
+            for run in RE._run_bundlers.values():
+                run._uncollected.discard(status.device)
+        elif status.verb == "stage":
+            RE._staged.discard(status.device)
         with RE._state_lock:
             RE._exception = status.exception()
         future.set_exception(RE._exception)

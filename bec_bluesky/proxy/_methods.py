@@ -6,6 +6,7 @@ from typing import Any
 
 from bec_bluesky.proxy import _limits
 from bec_bluesky.proxy._device import RemoteDevice
+from bec_bluesky.proxy._failure import error_from, is_failure
 from bec_bluesky.proxy._status import RemoteStatus
 from bec_bluesky.proxy._subscription import value_of
 
@@ -75,20 +76,30 @@ def check_value(self: RemoteDevice, *args: Any, **kwargs: Any) -> Any:
 
 async def collect_asset_docs(self: RemoteDevice, *args: Any, **kwargs: Any) -> AsyncIterator[tuple[str, Any]]:
     """Yield (name, document) of what was written since the last time."""
-    for name, document in await self._ask("collect_asset_docs", args, kwargs):
+    async for name, document in _each(self, "collect_asset_docs", args, kwargs):
         yield name, document
 
 
 async def collect(self: RemoteDevice) -> AsyncIterator[Any]:
     """Yield partial events."""
-    for event in await self._ask("collect"):
+    async for event in _each(self, "collect"):
         yield event
 
 
 async def collect_pages(self: RemoteDevice) -> AsyncIterator[Any]:
     """Yield partial event pages."""
-    for page in await self._ask("collect_pages"):
+    async for page in _each(self, "collect_pages"):
         yield page
+
+
+async def _each(
+    self: RemoteDevice, verb: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+) -> AsyncIterator[Any]:
+    """Yield what the device's generator gave, then raise what it raised."""
+    for item in await self._ask(verb, args, kwargs):
+        if is_failure(item):
+            raise error_from(item)
+        yield item
 
 
 _SPECIAL: dict[str, Callable[..., Any]] = {

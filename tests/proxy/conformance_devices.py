@@ -19,6 +19,7 @@ from ophyd_async.core import (
 from ophyd_async.sim import SimBlobDetector, SimMotor
 
 from devices.burst import Burst
+from tests.conformance import faulty
 
 
 class Mode(StrictEnum):
@@ -159,6 +160,10 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "mode": (mode_signal, {}),
     "blob": (blob, {"directory": "%files"}),
     "blob2": (blob, {"directory": "%files2"}),
+    "image": (faulty.image, {"directory": "%images"}),
+    "wave": (faulty.wave, {}),
+    "faulty": (faulty.Faulty, {}),
+    "faulty_async": (faulty.FaultyAsync, {}),
     "flyer": (flyer, {"detector": "$det", "motor": "$motor"}),
     "burst": (burst, {name: f"${name}" for name in ("motor", "slow", "temperature", "det", "counter", "broken")}),
 }

@@ -119,6 +119,8 @@ class Outcome:
     reason: str
     errors: list[str]
     """Classes of the exception and its causes."""
+    texts: list[str]
+    """What they say."""
 
 
 @dataclass
@@ -133,7 +135,6 @@ class Bench:
 
     def run(self, plan: Any, *, when_paused: str = "resume", then: Callable[[], None] = lambda: None) -> Outcome:
         """Run a plan; when it pauses, `resume`, `stop`, `abort` or `halt` it, after having called `then`."""
-        canonical = Canonical(self.files)
         documents: list[tuple[str, Any]] = []
         token = self.RE.subscribe(lambda name, document: documents.append((name, document)))
         error: BaseException | None = None
@@ -144,12 +145,15 @@ class Bench:
                     result = self.RE(plan)
                 except RunEngineInterrupted:
                     then()
-                    result = getattr(self.RE, when_paused)()
-            assert isinstance(result, RunEngineResult)
+                    if self.RE.state == "paused":  # else it was ended from outside, by the test
+                        result = getattr(self.RE, when_paused)()
+            assert result is None or isinstance(result, RunEngineResult)
         except Exception as caught:  # noqa: BLE001  # compared with the other bench's
             error = caught
         finally:
             self.RE.unsubscribe(token)
+        causes = list(_chain(error))
+        canonical = Canonical(self.files)
         return Outcome(
             documents=[canonical(document) for document in documents],
             value="<none>"
@@ -157,7 +161,8 @@ class Bench:
             else canonical(result.plan_result),
             exit_status=result.exit_status if result is not None else self.RE._exit_status,
             reason=canonical(self.RE._reason),
-            errors=[type(link).__name__ for link in _chain(error)],
+            errors=[type(each).__name__ for each in causes],
+            texts=[canonical(str(each)) for each in causes],
         )
 
 
@@ -200,10 +205,9 @@ def remote(server: Server) -> Iterator[Bench]:
         yield bench
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """The same devices in this process."""
-    files = tmp_path_factory.mktemp("local")
+@contextlib.contextmanager
+def local_bench(files: Path) -> Iterator[Bench]:
+    """A stock RunEngine with the same devices in this process."""
     with running_engine() as RE:
 
         async def build() -> dict[str, Any]:
@@ -214,3 +218,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             return devices
 
         yield Bench(RE, asyncio.run_coroutine_threadsafe(build(), RE.loop).result(DEADLINE), files, is_stock=True)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The same devices in this process."""
+    with local_bench(tmp_path_factory.mktemp("local")) as bench:
+        yield bench

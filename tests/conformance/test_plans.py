@@ -1,6 +1,6 @@
 """Every plan gives the same documents, value and error with remote devices as with devices in process."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -8,11 +8,9 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import pytest
 from bluesky.suspenders import SuspendBoolHigh
-from ophyd_async.core import TriggerInfo
 
-from tests.proxy.conftest import Bench
+from tests.conformance.comparison import Devices, Pair, seen
 
-Devices = Mapping[str, Any]
 PLANS: dict[str, Callable[[Devices], Any]] = {}
 
 
@@ -20,70 +18,6 @@ def plan(function: Callable[[Devices], Any]) -> Callable[[Devices], Any]:
     """Make a plan part of the suite."""
     PLANS[function.__name__] = function
     return function
-
-
-@plan
-def count(d: Devices) -> Any:
-    return bp.count([d["det"], d["sim_x"], d["temperature"]], num=3)
-
-
-@plan
-def scan_ophyd(d: Devices) -> Any:
-    return bp.scan([d["det"], d["det2"]], d["motor"], -1, 1, 5)
-
-
-@plan
-def scan_ophyd_async(d: Devices) -> Any:
-    return bp.scan([d["temperature"], d["mode"]], d["sim_x"], -1, 1, 5)
-
-
-@plan
-def scan_two_axes_of_both_kinds(d: Devices) -> Any:
-    return bp.scan([d["det"]], d["motor"], -1, 1, d["sim_x"], 0, 2, 4)
-
-
-@plan
-def rel_scan(d: Devices) -> Any:
-    yield from bps.mv(d["motor"], 3, d["sim_x"], 2)
-    yield from bp.rel_scan([d["det"]], d["motor"], -1, 1, 3)
-    yield from bp.rel_scan([d["temperature"]], d["sim_x"], -1, 1, 3)
-    return (yield from bps.rd(d["motor"])), (yield from bps.rd(d["sim_x"]))
-
-
-@plan
-def list_scan(d: Devices) -> Any:
-    return bp.list_scan([d["det"]], d["motor"], [0, 1, 5, 2])
-
-
-@plan
-def grid_scan_snaked(d: Devices) -> Any:
-    return bp.grid_scan([d["det"], d["det2"]], d["motor"], -1, 1, 3, d["motor2"], 0, 2, 4, snake_axes=True)
-
-
-@plan
-def spiral(d: Devices) -> Any:
-    return bp.spiral([d["det"]], d["motor"], d["motor2"], 0.0, 0.0, 2.0, 2.0, 0.8, 4)
-
-
-@plan
-def spiral_fermat(d: Devices) -> Any:
-    return bp.spiral_fermat([d["det"]], d["sim_x"], d["sim_y"], 0.0, 0.0, 2.0, 2.0, 0.8, 1.0)
-
-
-@plan
-def adaptive_scan(d: Devices) -> Any:
-    return bp.adaptive_scan([d["det"]], "det", d["motor"], -2, 2, 0.1, 1.0, 1.0, True)
-
-
-@plan
-def inner_product_scan(d: Devices) -> Any:
-    return bp.inner_product_scan([d["det"]], 3, d["motor"], -1, 1, d["motor2"], 0, 5)
-
-
-@plan
-def tune_centroid(d: Devices) -> Any:
-    yield from bp.tune_centroid([d["det"]], "det", d["motor"], -3, 3, 0.3, 9, 3.0, False)
-    return (yield from bps.rd(d["motor"]))
 
 
 @plan
@@ -128,49 +62,6 @@ def configure(d: Devices) -> Any:
         return old_and_new
 
     return inner()
-
-
-@plan
-def fly_a_file_writing_detector(d: Devices) -> Any:
-    blob = d["blob"]
-
-    @bpp.stage_decorator([blob])
-    @bpp.run_decorator()
-    def inner() -> Any:
-        yield from bps.prepare(blob, TriggerInfo(number_of_events=4, livetime=0.01), wait=True)
-        yield from bps.declare_stream(blob, name="main", collect=True)
-        yield from bps.kickoff(blob, wait=True)
-        yield from bps.complete(blob, wait=True)
-        yield from bps.collect(blob, name="main", return_payload=False)
-
-    return inner()
-
-
-@plan
-def fly_two_detectors_into_one_stream(d: Devices) -> Any:
-    blobs = [d["blob"], d["blob2"]]
-
-    @bpp.stage_decorator(blobs)
-    @bpp.run_decorator()
-    def inner() -> Any:
-        for blob in blobs:
-            yield from bps.prepare(blob, TriggerInfo(number_of_events=3, livetime=0.01), wait=True)
-        yield from bps.declare_stream(*blobs, name="both", collect=True)
-        yield from bps.kickoff_all(*blobs, wait=True)
-        yield from bps.complete_all(*blobs, wait=True)
-        yield from bps.collect(*blobs, name="both", return_payload=False)
-
-    return inner()
-
-
-@plan
-def step_scan_a_file_writing_detector(d: Devices) -> Any:
-    return bp.scan([d["blob"]], d["sim_x"], 0, 2, 3)
-
-
-@plan
-def fly_with_events(d: Devices) -> Any:
-    return bp.fly([d["flyer"]])
 
 
 @plan
@@ -277,7 +168,7 @@ def beyond_limits_is_seen_in_set(d: Devices) -> Any:
     try:
         yield from bps.abs_set(d["limited"], 99, wait=True)
     except Exception as error:  # noqa: BLE001  # what the plan sees is compared
-        return type(error).__name__, str(error)
+        return seen(error)
 
 
 @plan
@@ -293,7 +184,7 @@ def a_failing_detector_is_survived(d: Devices) -> Any:
             yield from bps.trigger_and_read([d["broken"]])
         except Exception as error:  # noqa: BLE001  # what the plan sees is compared
             yield from bps.trigger_and_read([d["det"]])
-            return type(error).__name__, type(error.__cause__).__name__
+            return seen(error)
         return None
 
     return inner()
@@ -347,7 +238,7 @@ def stop_in_the_plan(d: Devices) -> Any:
             yield from bps.stop(d["slow"])
             yield from bps.wait("move")
         except Exception as error:  # noqa: BLE001  # what the plan sees is compared
-            return type(error).__name__
+            return seen(error)
         return "no error"
 
     return inner()
@@ -367,40 +258,6 @@ def a_suspender_on_a_remote_signal(d: Devices) -> Any:
     return inner()
 
 
-def a_pausing_plan(d: Devices) -> Any:
-    @bpp.stage_decorator([d["det"], d["motor"], d["sim_x"]])
-    @bpp.run_decorator()
-    def inner() -> Any:
-        for number in range(4):
-            yield from bps.checkpoint()
-            yield from bps.mv(d["motor"], number, d["sim_x"], -number)
-            yield from bps.trigger_and_read([d["det"], d["motor"], d["sim_x"]])
-            if number == 2:
-                yield from bps.pause()
-        return "ended"
-
-    return inner()
-
-
-@pytest.mark.parametrize("action", ["resume", "stop", "abort", "halt"])
-def test_a_paused_plan_goes_on_or_ends_in_the_same_way(action: str, local: Bench, remote: Bench) -> None:
-    at_home = local.run(a_pausing_plan(local.devices), when_paused=action)
-    far_away = remote.run(a_pausing_plan(remote.devices), when_paused=action)
-    assert far_away == at_home
-    assert at_home.documents[-1][0] == "stop"
-
-
 @pytest.mark.parametrize("name", PLANS)
-def test_a_plan_gives_the_same_with_remote_devices(name: str, local: Bench, remote: Bench) -> None:
-    at_home = local.run(PLANS[name](local.devices))
-    far_away = remote.run(PLANS[name](remote.devices))
-    assert far_away.documents == at_home.documents
-    assert far_away.value == at_home.value
-    assert far_away.errors == at_home.errors
-    assert far_away.exit_status == at_home.exit_status
-
-
-def test_the_suite_saw_documents(local: Bench) -> None:
-    outcome = local.run(PLANS["scan_ophyd"](local.devices))
-    assert [document[0] for document in outcome.documents] == ["start", "descriptor", *["event"] * 5, "stop"]
-    assert outcome.errors == []
+def test_a_plan_gives_the_same_with_remote_devices(name: str, pair: Pair) -> None:
+    pair.compare(PLANS[name])
