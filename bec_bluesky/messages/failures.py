@@ -13,6 +13,8 @@ __all__ = ["raised", "tell"]
 
 _TRUSTED = ("bec_bluesky.errors", "bluesky.", "ophyd.", "ophyd_async.", "event_model")
 """Modules whose exception classes are made again by name; anything else becomes RemoteError."""
+_GROUP: type[BaseException] = BaseExceptionGroup
+"""Cannot be made without its members, which do not cross."""
 
 
 def tell(
@@ -75,8 +77,9 @@ def _known_class(kind: str, *, may_import: bool) -> type[BaseException] | None:
         cls = getattr(module, name, None)
     else:
         return None
-    is_known = isinstance(cls, type) and issubclass(cls, Exception) and not issubclass(cls, ExceptionGroup)
-    return cls if is_known else None
+    if not isinstance(cls, type) or not issubclass(cls, Exception):
+        return None
+    return None if issubclass(cls, _GROUP) else cls
 
 
 @functools.cache

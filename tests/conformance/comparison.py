@@ -10,11 +10,11 @@ from bluesky import RunEngine
 
 from tests.proxy.conftest import Bench, Outcome
 
-__all__ = ["Devices", "Pair", "Plan", "acting", "differences", "seen"]
+__all__ = ["Act", "Devices", "Pair", "Plan", "acting", "differences", "seen"]
 
 Devices = Mapping[str, Any]
 Plan = Callable[[Devices], Any]
-Act = Callable[[RunEngine], Any]
+Act = Callable[[Any], Any]
 """Gives the coroutine of a RunEngine that does something to a running plan, as its own methods do it in the loop."""
 
 
