@@ -180,10 +180,18 @@ class Runs:
         """Let go of the connection; harmless when repeated."""
         self.catalog.context.http_client.close()
 
+    @property
+    def _runs(self) -> Any:
+        """The catalogue, with runs of the present kind: `v2` makes all catalogues of a process give older ones."""
+        from bluesky_tiled_plugins.clients.bluesky_run import BlueskyRunV3
+
+        self.catalog.structure_clients.set("BlueskyRun", lambda: BlueskyRunV3)
+        return self.catalog
+
     def __getitem__(self, which: int | str) -> Run:
         """Give a run; raises RefusedError if there is none, or more than one begins so."""
         try:
-            return Run(self.catalog[which])
+            return Run(self._runs[which])
         except (KeyError, IndexError) as error:
             what = "uid" if isinstance(which, str) else "scan number" if which > 0 else "place"
             why = f"{len(self)} are there" if isinstance(error, IndexError) else str(error.args[0])
@@ -195,7 +203,7 @@ class Runs:
     def __iter__(self) -> Iterator[Run]:
         """Give the runs, newest first."""
         for end in range(len(self), 0, -_PAGE):
-            yield from (Run(client) for client in reversed(self.catalog.values()[max(0, end - _PAGE) : end]))
+            yield from (Run(client) for client in reversed(self._runs.values()[max(0, end - _PAGE) : end]))
 
     def last(self, number: int = 10) -> list[Run]:
         """Give the newest runs, newest first."""

@@ -133,6 +133,7 @@ def test_every_way_of_reading_gives_the_same_numbers(stored: Stored) -> None:
         broker = bl.data.catalog.v1
         assert broker[stored.runs["scan"]].table()["det"].tolist() == expected
         assert bl.data.catalog.v2[stored.runs["scan"]]["primary"]["data"]["det"].read().tolist() == expected
+        assert bl.data[stored.runs["scan"]].table()["det"].tolist() == expected  # whatever `v2` made of the catalogue
         assert run.table("baseline")["temperature"].tolist() == [21.5, 21.5]
         assert run.streams == ["primary", "baseline"]
         events = [document for name, document in run.documents() if name == "event"]
