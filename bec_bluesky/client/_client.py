@@ -1,6 +1,7 @@
 """The client itself: one connection, the doors of the beamline."""
 
 import asyncio
+import atexit
 import contextlib
 import getpass
 import threading
@@ -90,13 +91,15 @@ class Client:
         except BaseException:
             self._loop.stop()
             raise
+        atexit.register(self.close)  # a script need not close it to end in silence
 
     async def _enter(self, url: str) -> None:
         self._bus = await self._exits.enter_async_context(Bus(url, self.settings.beamline))
         self._caller = await self._exits.enter_async_context(Caller(self._bus, user=self._user))
 
     def close(self) -> None:
-        """Disconnect; harmless when repeated. What runs on the beamline runs on."""
+        """Disconnect; harmless when repeated, and done at exit. What runs on the beamline runs on."""
+        atexit.unregister(self.close)
         if self._loop.is_running:
             self._loop.call(self._exits.aclose())
             self._loop.stop()

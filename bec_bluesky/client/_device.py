@@ -278,6 +278,14 @@ class Device:
         offered = [each for each in dir(self) if not each.startswith("_")]
         raise AttributeError(f"{self.path} has no {name!r}: {choices(name, offered)}")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "path" and not name.startswith("_"):
+            raise AttributeError(
+                f"`{self.path}.{name} = …` sets nothing: `.{name}.put({value!r})` writes a signal, "
+                f"`.move({value!r})` moves a motor"
+            )
+        super().__setattr__(name, value)
+
     def __dir__(self) -> list[str]:
         usual = object.__dir__(self)
         try:

@@ -48,6 +48,11 @@ class Devices(Mapping[str, Device]):
         except UnknownDeviceError as error:
             raise AttributeError(str(error)) from None
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_"):
+            raise AttributeError(f"`dev.{name} = …` moves nothing: `dev.{name}.move({value!r})` does")
+        super().__setattr__(name, value)
+
     def __dir__(self) -> list[str]:
         names: list[str] = []
         with contextlib.suppress(BecBlueskyError):  # TAB must not fail because there is no connection

@@ -171,6 +171,28 @@ def test_signals_are_written_and_waited_for(bl: Client) -> None:
         bl.dev.temperature.wait_for(99, timeout=0.05)
 
 
+def test_a_script_that_does_not_close_its_client_ends_in_silence(bl: Client) -> None:
+    code = """
+from bec_bluesky import connect
+bl = connect()
+bl.dev.samx.subscribe(lambda reading: None)
+print(bl.dev.samx.path, len(bl.dev.samx.read()))
+"""
+    environment = bl.settings.environment()
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("samx 2\n", "", 0)
+
+
+def test_what_moves_nothing_is_said_instead_of_done(bl: Client) -> None:
+    with pytest.raises(AttributeError, match=r"dev.samx.move\(3\)"):
+        bl.dev.samx = 3
+    with pytest.raises(AttributeError, match=r"velocity.put\(3\)"):
+        bl.dev.theta.velocity = 3
+    assert bl.dev.samx is bl.dev["samx"]
+    with pytest.raises(TypeError, match="moves to a number, -20 to 20, not to 'left'"):
+        bl.dev.samx.move("left")
+
+
 @pytest.mark.parametrize("path", ["temperature", "theta.velocity", "samx.velocity", "bank.parts.1"])
 def test_a_subscription_tells_the_present_and_every_later_value(bl: Client, path: str) -> None:
     """Of a device and of parts, which have no published readback; of ophyd-async and of ophyd."""
