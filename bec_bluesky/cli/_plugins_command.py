@@ -24,7 +24,7 @@ def show(settings: Settings) -> int:
         problems += broken
         typer.echo(f"\n{kind}")
         for module in modules:
-            typer.echo(f"  {module.__name__}: {_offered(module)}")
+            typer.echo(f"  {module.__name__}: {_offered(kind, module)}")
         for problem in broken:
             typer.echo(f"  {problem.module}: BROKEN, {problem.error}")
     typer.echo("\nhosted")
@@ -41,8 +41,8 @@ def show(settings: Settings) -> int:
     return 1 if problems else 0
 
 
-def _offered(module: object) -> str:
-    """Name what a module defines or lists for others."""
+def _offered(kind: str, module: object) -> str:
+    """Name what a module defines or lists for others; of plans, those that may be asked for."""
     listed = getattr(module, "__all__", None)
     if listed is None:
         name = getattr(module, "__name__", "")
@@ -51,6 +51,9 @@ def _offered(module: object) -> str:
             for key, value in vars(module).items()
             if not key.startswith("_") and callable(value) and inspect.getmodule(value) is module and name
         ]
+    if kind == "plans":  # not what plans are made of: `per_step` functions, stubs
+        listed = [name for name in listed if inspect.isgeneratorfunction(inspect.unwrap(getattr(module, name)))]
+        return ", ".join(sorted(listed)) or "no plans, only parts of them"
     return ", ".join(sorted(listed)) or "nothing"
 
 
