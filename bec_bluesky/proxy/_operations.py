@@ -29,8 +29,8 @@ _LONGEST_HOLD = 0.01
 _START_WITHIN = 2.0
 """Seconds in which a server must start an instruction: one that wakes up later must not move anything."""
 
-_SAFE_LATE = frozenset({"clear_sub", "give_up", "release", "stop"})
-"""A server that wakes up late should still do these."""
+_SAFE_LATE = frozenset({"clear_sub", "give_up", "release", "stop", "unstage"})
+"""A server that wakes up late should still do these: the clean-up of plans that were told that it is lost."""
 
 
 class Waiter(Protocol):

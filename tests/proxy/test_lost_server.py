@@ -31,6 +31,7 @@ def own_server(redis_settings: Settings, tmp_path: Path) -> Iterator[Server]:
 
 
 def a_long_move(devices: Any, started: threading.Event) -> Any:
+    @bpp.stage_decorator([devices["det"]])
     @bpp.run_decorator()
     def inner() -> Any:
         yield from bps.mv(devices["slow"].velocity, 1.0)
@@ -127,6 +128,8 @@ def test_a_hung_server_fails_the_move_and_must_not_act_when_it_wakes_up(remote: 
         process.send_signal(signal.SIGCONT)
     server.wait_until_heard(remote.devices["slow"]._link)
     assert remote.RE(bps.rd(remote.devices["motor"])).plan_result != 77.0
+    result = remote.RE(bp.count([remote.devices["det"]]))  # it was unstaged late: ophyd stages nothing twice
+    assert result.exit_status == "success"
 
 
 def test_a_lost_connection_is_made_again_and_monitors_go_on(remote: Bench, server: Server) -> None:
