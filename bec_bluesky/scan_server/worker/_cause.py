@@ -7,7 +7,7 @@ from typing import Any
 
 from bluesky.utils import FailedStatus
 
-from bec_bluesky.errors import BecBlueskyError
+from bec_bluesky.errors import BecBlueskyError, DeviceServerLost
 
 __all__ = ["cause_of", "traceback_of"]
 
@@ -18,6 +18,7 @@ def cause_of(error: BaseException) -> str:
     """Say in one line what went wrong, on which device, and where in the plan if it is a mistake in there."""
     if isinstance(error, BaseExceptionGroup):
         return cause_of(error.exceptions[0])
+    error = _first_loss(error)
     if isinstance(error, FailedStatus):
         return _of_status(error)
     text = _one_line(str(error))
@@ -30,6 +31,19 @@ def cause_of(error: BaseException) -> str:
 def traceback_of(error: BaseException) -> str:
     """Give the whole traceback, causes included."""
     return "".join(traceback.format_exception(error))
+
+
+def _first_loss(error: BaseException) -> BaseException:
+    """Give what failed first when a device server was lost: cleaning up fails of that, too, and tells less."""
+    first = error
+    earlier = error.__context__ if isinstance(error, DeviceServerLost) else None
+    while earlier is not None:
+        if isinstance(earlier, FailedStatus):
+            return earlier
+        if isinstance(earlier, DeviceServerLost):
+            first = earlier
+        earlier = earlier.__context__
+    return first
 
 
 def _of_status(error: FailedStatus) -> str:

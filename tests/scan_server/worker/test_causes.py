@@ -1,0 +1,25 @@
+"""Why a plan failed, when cleaning up fails as well."""
+
+import pytest
+from bluesky.utils import FailedStatus
+
+from bec_bluesky.errors import DeviceServerLost
+from bec_bluesky.scan_server.worker._cause import cause_of
+
+
+def test_cleaning_up_after_a_lost_server_does_not_hide_what_was_lost() -> None:
+    with pytest.raises(DeviceServerLost) as caught:
+        try:
+            raise FailedStatus from DeviceServerLost("it gave no sign of life")
+        except FailedStatus:
+            raise DeviceServerLost("nobody received the instruction, nothing was done")  # noqa: B904  # as in clean-up
+    assert cause_of(caught.value) == "it gave no sign of life"
+
+
+def test_the_only_loss_is_the_cause() -> None:
+    with pytest.raises(DeviceServerLost) as caught:
+        try:
+            raise KeyError("nothing to do with it")
+        except KeyError:
+            raise DeviceServerLost("nobody received the instruction")  # noqa: B904  # without a cause
+    assert cause_of(caught.value) == "nobody received the instruction"
