@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["Device", "DeviceDetails", "Done", "Move", "Reading", "Set", "Stopped", "Trigger", "Value"]
 
@@ -54,7 +54,13 @@ class Value(BaseModel):
     value: Any
 
 
-class Move(BaseModel):
+class _Asked(BaseModel):
+    """What is sent here: a key that nobody knows (`timeot`) is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Move(_Asked):
     """Where to move."""
 
     value: Any
@@ -62,7 +68,7 @@ class Move(BaseModel):
     timeout: Timeout = 60.0
 
 
-class Set(BaseModel):
+class Set(_Asked):
     """What to set."""
 
     value: Any
@@ -70,7 +76,7 @@ class Set(BaseModel):
     timeout: Timeout = 60.0
 
 
-class Trigger(BaseModel):
+class Trigger(_Asked):
     """How to trigger."""
 
     wait: bool = True

@@ -197,7 +197,7 @@ class _Devices:
 
     def _check(self, path: str, verb: str) -> None:
         info = self._link.directory.info(path)
-        if verb not in info.methods and verb != "get" and info.state == "connected":
+        if verb not in {*info.methods, "get", "locate"} and info.state == "connected":
             raise BadArgumentError(f"{path} cannot {verb}: it has {', '.join(info.methods) or 'no methods'}")
 
     async def _bounded(self, path: str, verb: str, answer: Awaitable[Any], timeout: float) -> Any:
@@ -237,6 +237,8 @@ class _Devices:
     async def move(self, path: str, move: Move) -> Any:
         value = move.value
         if move.relative:
+            with problems_told():
+                self._check(path, "set")
             at = await self.ask(path, "locate")
             with problems_told():
                 value = at["setpoint"] + value

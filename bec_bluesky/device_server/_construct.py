@@ -170,7 +170,7 @@ class _Filling:
         if self._dry:
             return _LATER
         if first not in self._built:
-            raise DeviceFailed(f"it needs {first!r}, which is not there")
+            raise DeviceFailed(f"it needs {first!r}, which is disabled or failed")
         found = self._built[first]
         for part in rest:
             try:

@@ -18,7 +18,7 @@ _SETPOINTS = frozenset({"user_setpoint", "setpoint"})
 
 
 def guard(found: Found, op: Op, entries: Mapping[str, Entry]) -> None:
-    """Raise ReadOnlyError or LimitError, with a sentence, for what the device file forbids.
+    """Raise ReadOnlyError, LimitError or TypeError, with a sentence, for what the device file forbids.
 
     A device that moves others (`devices.burst`) is prepared with `positions: {device: [value, …]}`; what the file says
     of those, which are among the `entries`, holds for it.
@@ -61,6 +61,8 @@ def _read_only(name: str) -> ReadOnlyError:
 
 def _check(entry: Entry, value: Any) -> None:
     limits = entry.spec.limits
+    if limits is not None and isinstance(value, str):  # from a form or a command line; devices say less clearly why not
+        raise TypeError(f"{entry.name} moves to a number, {limits.low:g} to {limits.high:g}, not to {value!r}")
     if limits is None or isinstance(value, bool) or not isinstance(value, int | float):
         return
     if not limits.low <= value <= limits.high:  # NaN too

@@ -104,8 +104,9 @@ def sync_value(device: Any) -> Any:
 
 
 def _value_in(device: Any, reading: dict[str, Any]) -> Any:
-    """Give the value that stands for a device: of the key with its name, else of the first."""
-    return reading.get(device.name, next(iter(reading.values())))["value"]
+    """Give the value that stands for a device: of the key with its name, else the first; None if it reads nothing."""
+    entry = reading.get(device.name) or next(iter(reading.values()), None)
+    return None if entry is None else entry["value"]
 
 
 async def set_signal(signal: Any, value: Any, timeout: float, pool: Executor) -> None:

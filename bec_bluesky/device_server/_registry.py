@@ -150,7 +150,7 @@ class Registry:
 
     async def _build_now(self, entry: Entry) -> None:
         if not entry.spec.enabled:
-            entry.state, entry.reason = "disabled", "disabled in the device file"
+            entry.state, entry.reason = "disabled", "`enabled: false` in the device file"
             entry.infos = [absent(entry.name, entry.spec, self._server, "disabled", entry.reason, entry.generation)]
             return
         if entry.is_mistaken:

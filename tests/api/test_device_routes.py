@@ -75,6 +75,8 @@ def test_a_device_is_shown_read_and_moved(http: httpx.Client) -> None:
     assert http.post("/devices/theta/move", json={"value": 12.5}).json() == {"path": "theta", "value": 12.5}
     assert http.post("/devices/theta/move", json={"value": -2.5, "relative": True}).json()["value"] == 10.0
     assert http.get("/devices/theta/value").json() == {"path": "theta", "value": 10.0}
+    at = http.post("/devices/samx/move", json={"value": 1.5}).json()["value"]
+    assert http.post("/devices/samx/move", json={"value": 1, "relative": True}).json()["value"] == at + 1
     reading = http.get("/devices/theta/reading").json()
     assert reading["reading"]["theta"]["value"] == 10.0
     wait_for(lambda: http.get("/devices/theta").json()["value"] == 10.0, lambda: "not published")
@@ -113,7 +115,9 @@ def test_stop_all_reaches_every_server(http: httpx.Client) -> None:
         ("GET", "/devices/theta.speed/value", None, 404, "theta: no device 'theta.speed'"),
         ("POST", "/devices/samx/move", {"value": 100}, 422, "100 is outside its limits, -20 to 20"),
         ("POST", "/devices/samx/set", {"value": 100}, 422, "100 is outside its limits, -20 to 20"),
-        ("POST", "/devices/samx/move", {"value": "left"}, 422, ""),
+        ("POST", "/devices/samx/move", {"value": "left"}, 422, "moves to a number, -20 to 20"),
+        ("POST", "/devices/det/move", {"value": 1, "relative": True}, 422, "det cannot set"),
+        ("POST", "/devices/theta/move", {"value": 1, "timeot": 3}, 422, "timeot"),
         ("POST", "/devices/theta/move", {"value": {"a": 1}}, 422, ""),
         ("POST", "/devices/theta/move", {"value": "x", "relative": True}, 422, ""),
         ("POST", "/devices/theta/move", {}, 422, ""),

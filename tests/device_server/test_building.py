@@ -44,7 +44,7 @@ async def test_a_device_that_fails_says_why_and_the_others_serve(
         assert reasons["raising"] == "KeyError: 'nothing'"
         assert "gave a int, which is no device" in reasons["number"]
         assert reasons["unset"] == "`set: speed`: unset has no signal and no attribute 'speed'"
-        assert reasons["dependent"] == "it needs 'raising', which is not there"
+        assert reasons["dependent"] == "it needs 'raising', which is disabled or failed"
         assert server.note == "failed: unreachable, missing, mistaken, raising, number, unset, dependent"
         assert all("\n" not in reason for reason in reasons.values())
         assert (await client.ask("good", "read"))["good"]["value"] == 0

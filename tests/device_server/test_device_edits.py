@@ -149,7 +149,7 @@ async def test_disabling_and_enabling(edited: Edited, bus: Bus) -> None:
     before = edited.objects()
     done = await edited.ask("change", {"samx": {"enabled": False}, "samy": {"enabled": False}}, {})
     assert done.rebuilt == ["det", "samx", "samy"]
-    assert done.failed == {"det": "it needs 'samx', which is not there"}
+    assert done.failed == {"det": "it needs 'samx', which is disabled or failed"}
     assert ((await info(bus, "samx")).state, (await info(bus, "samx")).children) == ("disabled", [])
     assert "samx.velocity" not in await bus.fields(DEVICES, server="main")
     done = await edited.ask("change", {"samx": {"enabled": True}, "samy": {"enabled": True}}, {})
