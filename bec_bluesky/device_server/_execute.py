@@ -18,7 +18,9 @@ from bec_bluesky.device_server._connections import Connections
 from bec_bluesky.device_server._describe import METHODS, STATUS_METHODS
 from bec_bluesky.device_server._generators import collected, collected_async
 from bec_bluesky.device_server._guard import guard
+from bec_bluesky.device_server._lanes import Lanes
 from bec_bluesky.device_server._monitors import Monitors
+from bec_bluesky.device_server._read_together import ReadTogether
 from bec_bluesky.device_server._reading import Reader
 from bec_bluesky.device_server._registry import Entry, Found, Registry
 from bec_bluesky.device_server._statuses import Statuses
@@ -46,11 +48,7 @@ Job = list[tuple[Op, Found]]
 
 
 class Executor:
-    """Carries out instructions; lives in the service's loop.
-
-    Operations on one device never overtake each other: a lane is held by what blocks (calls in threads, stage and
-    unstage until they are done).
-    """
+    """Carries out instructions; lives in the service's loop."""
 
     def __init__(self, registry: Registry, outbox: Outbox, server: str) -> None:
         self._loop = asyncio.get_running_loop()
@@ -60,15 +58,15 @@ class Executor:
         self.claims = Claims(registry, server)
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="device")
         self._own_threads: dict[str, ThreadPoolExecutor] = {}
-        self._lanes: dict[str, asyncio.Future[None]] = {}
-        """{device: done when what must come before the next operation has ended}"""
-        self._queued: dict[str, int] = {}
-        """{device: operations that wait for its lane}"""
+        self._lanes = Lanes(self._loop)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.statuses = Statuses(self._loop, outbox)
         self.calls = Calls(self._loop)
         self.reader = Reader(self._threads, self.calls)
-        self.connections = Connections(registry, self.reader, self.calls, self.statuses, self._free_lane, self._spawn)
+        self._together = ReadTogether(registry, self.reader, self._where)
+        self.connections = Connections(
+            registry, self.reader, self.calls, self.statuses, lambda entry: self._lanes.free(entry.name), self._spawn
+        )
         self.monitors = Monitors(self._loop, outbox)
         self.steps = Steps(self._where, outbox.say, self._start_all, self._read_after)
         self.view: Callable[[Found, float], Coroutine[Any, Any, Any]] = _not_viewed
@@ -113,7 +111,7 @@ class Executor:
 
     def _start_for_server(self, batch: Batch, op: Op) -> None:
         if op.verb == "read_all":
-            self._spawn(self._answer_with(batch, op, self._read_all(op.args)))
+            self._spawn(self._answer_with(batch, op, self._together.read(op.args)))
         elif op.verb == "client_lost":
             client = str(op.args[0])
             self.claims.note_death(client)
@@ -128,9 +126,9 @@ class Executor:
 
     def _start(self, batch: Batch, op: Op, in_threads: dict[str, Job]) -> None:
         if self._registry.rebuilt and op.verb not in _URGENT:
-            rebuilt = self._registry.rebuilt.get(op.device.partition(".")[0])
-            if rebuilt is not None:
-                self._spawn(self._start_when_rebuilt(batch, op, rebuilt))
+            building = self._registry.rebuilt.get(op.device.partition(".")[0])
+            if building is not None:
+                self._spawn(self._start_when_built(batch, op, building))
                 return
         found = self._registry.find(op.device)
         _check_verb(found, op)
@@ -146,36 +144,25 @@ class Executor:
             self._spawn(self._run_in_thread(batch, [(op, found)], is_urgent=True))
         elif found.layer != "ophyd-async" and not entry.is_waiting:
             in_threads.setdefault(entry.name if entry.spec.blocking else "", []).append((op, found))
-        elif op.verb not in _URGENT and (entry.is_waiting or self._is_held(entry)):
-            self._queued[entry.name] = self._queued.get(entry.name, 0) + 1
+        elif op.verb not in _URGENT and (entry.is_waiting or self._lanes.is_busy(entry.name)):
+            self._lanes.queue(entry.name)
             self._spawn(self._start_later(batch, op, found))
         else:
             self._start_async(batch, op, found)
 
-    async def _start_when_rebuilt(self, batch: Batch, op: Op, rebuilt: "asyncio.Future[None]") -> None:
-        await asyncio.wait([rebuilt])
+    async def _start_when_built(self, batch: Batch, op: Op, building: "asyncio.Future[None]") -> None:
+        await asyncio.wait([building])
         self._start_all(batch, [op])
-
-    def _free_lane(self, entry: Entry) -> None:
-        """Let what waits for this device go on: what it waits for has failed."""
-        lane = self._lanes.pop(entry.name, None)
-        if lane is not None:
-            _free(lane)
-
-    def _is_held(self, entry: Entry) -> bool:
-        lane = self._lanes.get(entry.name)
-        return (lane is not None and not lane.done()) or bool(self._queued.get(entry.name))
 
     async def _start_later(self, batch: Batch, op: Op, found: Found) -> None:
         """Start when the lane is free, and a lazy device is connected."""
         entry = found.entry
-        lane = self._lanes.get(entry.name)
-        is_first = entry.is_waiting and (lane is None or lane.done())
+        earlier = self._lanes.held([entry.name])
         try:
-            if is_first:
+            if earlier:
+                await asyncio.wait(earlier)
+            elif entry.is_waiting:
                 await self._connect(entry)
-            elif lane is not None and not lane.done():
-                await asyncio.wait([lane])
             found = self._registry.find(op.device)
             if found.layer == "ophyd-async":
                 self._start_async(batch, op, found)
@@ -184,15 +171,15 @@ class Executor:
         except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
             batch.fail(op, error, in_call=True)
         finally:
-            self._queued[entry.name] -= 1
+            self._lanes.unqueue(entry.name)
 
     async def _connect(self, entry: Entry) -> None:
         """Connect a lazy device; what else is asked of it waits."""
-        lane = self._lanes[entry.name] = self._loop.create_future()
+        lane = self._lanes.hold([entry.name])
         try:
             await self._registry.connect_now(entry)
         finally:
-            _free(lane)
+            self._lanes.let_go(lane)
 
     # ── ophyd-async ──
 
@@ -236,7 +223,8 @@ class Executor:
         Gives the future that holds the device's lane, if the operation does.
         """
         if hasattr(result, "add_callback") and hasattr(result, "exception") and not isinstance(result, asyncio.Future):
-            held = self._hold_lane(found.entry, result) if op.verb in ("stage", "unstage") else None
+            holds = op.verb in ("stage", "unstage")
+            held = self._lanes.hold_until_done(found.entry.name, result) if holds else None
             self.statuses.follow(batch, op, found, result)
             return held
         if inspect.isasyncgen(result):
@@ -249,17 +237,6 @@ class Executor:
             batch.answer(Answer(op.id, "result", list(result) if inspect.isgenerator(result) else result))
         return None
 
-    def _hold_lane(self, entry: Entry, status: Any) -> "asyncio.Future[None]":
-        """Let what comes next wait for the end of stage or unstage."""
-        lane = self._loop.create_future()
-        self._lanes[entry.name] = lane
-
-        def release(_: Any) -> None:
-            self._loop.call_soon_threadsafe(_free, lane)
-
-        status.add_callback(release)
-        return lane
-
     # ── ophyd ──
 
     async def _run_in_thread(self, batch: Batch, job: Job, *, is_urgent: bool = False) -> None:
@@ -268,9 +245,8 @@ class Executor:
             await self._call_all(batch, job, self.stopping.threads)
             return
         names = {found.entry.name for _, found in job}
-        earlier = [lane for name in names if (lane := self._lanes.get(name)) is not None and not lane.done()]
-        mine: asyncio.Future[None] = self._loop.create_future()
-        self._lanes |= dict.fromkeys(names, mine)
+        earlier = self._lanes.held(names)
+        mine = self._lanes.hold(names)
         try:
             if earlier:
                 await asyncio.wait(earlier)
@@ -278,7 +254,7 @@ class Executor:
             if held:
                 await asyncio.wait(held)
         finally:
-            _free(mine)
+            self._lanes.let_go(mine)
 
     def _threads_for(self, entry: Entry) -> ThreadPoolExecutor:
         if not entry.spec.blocking:
@@ -299,12 +275,12 @@ class Executor:
 
         def more() -> list[Call]:
             is_whole = len(results) == len(job) == batch.size
-            return self._reads_here(batch.after) if batch.after and is_whole and ended_well(results) else []
+            return self._together.calls(batch.after) if batch.after and is_whole and ended_well(results) else []
 
         def take(outcomes: list[Outcome]) -> None:
             reads = [each for each in outcomes if each.number >= len(job)]
             if reads and len(reads) == len(batch.after):
-                batch.readings = self._told(
+                batch.readings = self._together.told(
                     {
                         path: each.result if each.error is None else each.error
                         for path, each in zip(batch.after, reads, strict=True)
@@ -356,39 +332,8 @@ class Executor:
         else:
             self._spawn(self._read_and_release(batch))
 
-    def _reads_here(self, paths: list[str]) -> list[Call]:
-        """Give the calls that read these devices in a thread; none if they are not all of ophyd."""
-        try:
-            wanted = [self._registry.find(path) for path in paths]
-        except (LookupError, DeviceError):
-            return []
-        if any(found.layer == "ophyd-async" for found in wanted):
-            return []
-        return [Call(found, "read", partial(self.reader.read_sync, found)) for found in wanted]
-
     async def _read_and_release(self, batch: Batch) -> None:
-        batch.release(Answer(batch.last_id, "readings", await self._read_all(batch.after)))
-
-    async def _answer_readings(self, batch: Batch, op: Op) -> None:
-        batch.answer(Answer(op.id, "result", await self._read_all(op.args)))
-
-    async def _read_all(self, paths: list[str]) -> dict[str, Any]:
-        """Give {path: reading, or Failure}, read at the same time."""
-        readings: dict[str, Any] = {}
-        wanted: list[Found] = []
-        for path in paths:
-            try:
-                wanted.append(self._registry.find(path))
-            except (LookupError, DeviceError) as error:
-                readings[path] = error
-        readings |= zip((found.path for found in wanted), await self.reader.read_many(wanted), strict=True)
-        return self._told(readings)
-
-    def _told(self, readings: dict[str, Any]) -> dict[str, Any]:
-        return {
-            path: tell(reading, device=path, where=self._where) if isinstance(reading, BaseException) else reading
-            for path, reading in readings.items()
-        }
+        batch.release(Answer(batch.last_id, "readings", await self._together.read(batch.after)))
 
     # ── monitors ──
 
@@ -417,10 +362,7 @@ class Executor:
         self.statuses.forget(entry.name)
         if is_moving:
             await self.stopping.stop_device(entry)
-        lane = self._lanes.get(entry.name)
-        if lane is not None and not lane.done():
-            await asyncio.wait([lane], timeout=timeout)
-        self._lanes.pop(entry.name, None)
+        await self._lanes.abandon(entry.name, timeout)
 
     async def resubscribe(self, name: str, subscriptions: Iterable[tuple[str, Op]]) -> None:
         """Let subscriptions go on with the device that is there now; those for which there is none fail."""
@@ -461,11 +403,6 @@ class Executor:
 
 async def _not_viewed(found: Found, _: float) -> Any:
     raise RefusedError(f"{found.path} cannot be viewed: this server publishes no readings", "not_viewed")
-
-
-def _free(lane: "asyncio.Future[None]") -> None:
-    if not lane.done():
-        lane.set_result(None)
 
 
 async def _awaited(result: Any) -> Any:
