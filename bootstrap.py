@@ -103,7 +103,8 @@ def test(arguments: list[str]) -> int:
             code = run([str(BIN / command[0]), *command[1:]])
             if code:
                 return code
-        print("── tests: pytest", flush=True)
+        arguments = ["-n", str(max(2, min(4, os.cpu_count() or 1))), "--dist", "loadscope", "--no-loadscope-reorder"]
+        print(f"── tests: pytest {' '.join(arguments)}", flush=True)
     return run([str(PYTHON), "-m", "pytest", *arguments])
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bluesky import RunEngine
 from ophyd.sim import SynAxis, SynGauss
@@ -18,9 +19,15 @@ from bec_bluesky.settings import Settings, load
 from bec_bluesky.testing import private_system
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole systems, which take longest: where tests run side by side, none is left alone at the end."""
+    items.sort(key=lambda item: "system" not in item.path.parts)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment() -> None:
     """Keep the settings of whoever runs the tests out of them, and mount the profile."""
+    np.set_printoptions(threshold=1000, precision=8)  # nexusformat changes them for the whole process
     for name in list(os.environ):
         if name.startswith("BEC_BLUESKY_"):
             del os.environ[name]

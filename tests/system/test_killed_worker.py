@@ -34,6 +34,16 @@ def test_a_killed_worker_costs_its_run_only_and_the_file_has_every_point(tmp_pat
         system.call("down")
 
 
+def kill_workers(scan_server: int) -> None:
+    """Kill the one that runs and the spare; the scan server is stopped meanwhile, or the next item is on the spare."""
+    os.kill(scan_server, signal.SIGSTOP)
+    try:
+        for worker in children_of(scan_server):
+            os.kill(worker, signal.SIGKILL)
+    finally:
+        os.kill(scan_server, signal.SIGCONT)
+
+
 def kill_in_mid_run(system: System) -> None:
     scan_server = system.status()["services"]["scan_server"]["pid"]
     seen: list[Point] = []
@@ -45,8 +55,7 @@ def kill_in_mid_run(system: System) -> None:
             if isinstance(event, Point):
                 seen.append(event)
                 if len(seen) == 5:
-                    for worker in children_of(scan_server):  # the one that runs, and the spare
-                        os.kill(worker, signal.SIGKILL)
+                    kill_workers(scan_server)
         failed, done = doomed.result, following.wait(60.0).result
     assert failed.exit_status == "failed"
     assert "killed by signal 9" in failed.reason
