@@ -84,6 +84,13 @@ class QueueItem(Message, frozen=True, kw_only=True, tag="queue_item"):
     """Room for what other interfaces attach to an item."""
     result: ItemResult | None = None
 
+    def __repr__(self) -> str:
+        """Say at a prompt what became of it; its fields have the rest, pages of traceback among them."""
+        if self.result is None:
+            return f"<{self.plan} {self.item_id}: {self.state}>"
+        reason = f", {self.result.reason}" if self.result.reason else ""
+        return f"<{self.plan} {self.item_id}: {self.result.exit_status}{reason}>"
+
 
 # ── requests: what a client may ask ───────────────────────────────────────────────────────────────
 
