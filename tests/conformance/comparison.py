@@ -87,7 +87,7 @@ def _do(coroutine: Any) -> None:
 
 def differences(place: str, one: Any, other: Any) -> Iterator[str]:
     """Say where two canonical things differ."""
-    if isinstance(one, dict) and isinstance(other, dict) and list(one) == list(other):
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         for key in one:
             yield from differences(f"{place}.{key}", one[key], other[key])
     elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
