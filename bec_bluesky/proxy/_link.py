@@ -22,7 +22,7 @@ from bec_bluesky.proxy._directory import Devices, Directory
 from bec_bluesky.proxy._failure import error_from
 from bec_bluesky.proxy._operations import Operations, ServerState, Waiter
 from bec_bluesky.proxy._panic import StopReport, stop_all
-from bec_bluesky.proxy._reply import QuietReply, Reply
+from bec_bluesky.proxy._reply import Promise, QuietReply, Reply
 from bec_bluesky.proxy._subscription import Subscription
 
 __all__ = ["DeviceLink"]
@@ -142,14 +142,14 @@ class DeviceLink:
     def request(self, path: str, verb: str, *args: Any, **kwargs: Any) -> Any:
         """Ask for a verb of a device; give an awaitable of its result.
 
-        In a thread without a running loop it is a `concurrent.futures.Future`. It raises what the device raised, or
-        DeviceServerLost.
+        In a thread without a running loop it is a `concurrent.futures.Future` that may be awaited in a loop. It raises
+        what the device raised, or DeviceServerLost.
         """
         if self.is_in_loop_thread:
             future: asyncio.Future[Any] = self.loop.create_future()
             self.submit(path, verb, args, kwargs, Reply(future, self.make_error))
             return future
-        promise: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        promise = Promise()
         self.submit(path, verb, args, kwargs, Reply(promise, self.make_error))
         try:
             return asyncio.wrap_future(promise, loop=asyncio.get_running_loop())
@@ -180,7 +180,7 @@ class DeviceLink:
         self, path: str, verb: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, timeout: float
     ) -> Any:
         """Ask for a verb whose loss must not hide another error: a lost server or no answer in time gives None."""
-        future: Any = self.loop.create_future() if self.is_in_loop_thread else concurrent.futures.Future()
+        future: Any = self.loop.create_future() if self.is_in_loop_thread else Promise()
         reply = QuietReply(future, f"{path}.{verb}")
         self.call_in_loop(self.operations.flush)
         self.submit(path, verb, args, kwargs, reply)

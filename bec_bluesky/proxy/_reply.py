@@ -1,15 +1,27 @@
 """Futures of asyncio and of `concurrent.futures` as waiters for one result."""
 
-from collections.abc import Callable
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Generator
 from typing import Any
 
 from bec_bluesky.errors import DeviceServerLost
 from bec_bluesky.log import logger
 from bec_bluesky.proxy._failure import error_from
 
-__all__ = ["QuietReply", "Reply"]
+__all__ = ["Promise", "QuietReply", "Reply"]
 
 _log = logger(__name__)
+
+
+class Promise(concurrent.futures.Future[Any]):
+    """A future that may be awaited, too.
+
+    `RE.resume()` calls `resume` of devices in the thread of the caller, and awaits what that gives in the loop.
+    """
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.wrap_future(self).__await__()
 
 
 class Reply:

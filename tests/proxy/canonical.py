@@ -13,7 +13,9 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _TIMESTAMP = re.compile(r"timestamp=\d+\.\d+")
 _PLACE = re.compile(r" \[[\w.]+ on device server \S+\]")
 """What the text of an error says besides when it comes from a device server."""
-_STATUS = re.compile(r"<Status of .*>|<\w*AsyncStatus, .*>|\w*Status\(\w+=.*, done=\w+, success=\w+\)", re.DOTALL)
+_STATUS = re.compile(
+    r"<Status of .*>|<\w*AsyncStatus, .*>|\w*Status\([^\n]*\bdone=\w+.*?, success=\w+[^)]*\)", re.DOTALL
+)
 """A failed status: bluesky takes its `repr` as the reason, and ours says more on purpose."""
 _TIMES = ("time", "timestamp")
 

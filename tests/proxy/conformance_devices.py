@@ -1,5 +1,6 @@
 """Deterministic devices, built in process and, from a device file, in a device server: the very same factories."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,30 @@ class Bank(StandardReadable):
         super().__init__(name=name)
 
 
+class Creeping(SoftPositioner):
+    """Creeps on, and never arrives: a move ends when it is stopped, or by its timeout."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, egu="mm")
+        self._position = 0.0  # an `init_pos` would be moved to
+        self._stopped = threading.Event()
+
+    def _setup_move(self, position: Any, status: Any) -> None:
+        self._stopped = stopped = threading.Event()
+        self._run_subs(sub_type=self.SUB_START)
+        self._started_moving = self._moving = True
+
+        def creep() -> None:
+            while not stopped.wait(0.02):
+                self._set_position(self.position + (position - self.position) / 1000)
+
+        threading.Thread(target=creep, name=f"{self.name} creeps", daemon=True).start()
+
+    def stop(self, *, success: bool = False) -> None:
+        self._stopped.set()
+        super().stop(success=success)
+
+
 class Turned(PseudoPositioner):
     """Two axes at 45 degrees to two real ones."""
 
@@ -156,6 +181,7 @@ TABLE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "bank": (Bank, {}),
     "turned": (Turned, {}),
     "slow": (slow_motor, {}),
+    "creeping": (Creeping, {}),
     "temperature": (float_signal, {}),
     "mode": (mode_signal, {}),
     "blob": (blob, {"directory": "%files"}),
