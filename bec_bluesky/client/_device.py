@@ -241,7 +241,14 @@ class Device:
         return self.link.ask(self.path, verb, *map(plain, args), timeout=timeout, **kwargs)
 
     def start(self, verb: str, *args: Any, **kwargs: Any) -> DeviceStatus:
-        """Call a method that takes its time; gives a status at once."""
+        """Call a method that takes its time; gives a status at once.
+
+        Raises BadArgumentError if the device has no such method.
+        """
+        info = self.info
+        if info.state != "failed" and info.methods and verb not in info.methods:
+            able = sorted(_STATUS_VERBS & set(info.methods)) or ["nothing but be read"]
+            raise BadArgumentError(f"{self.path} cannot {verb}: it can {', '.join(able)}")
         given = tuple(plain(each) for each in args)
         status = DeviceStatus(self, verb, given)
         self.link.submit(self.path, verb, given, kwargs, status)

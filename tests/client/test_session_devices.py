@@ -188,6 +188,8 @@ def test_what_moves_nothing_is_said_instead_of_done(bl: Client) -> None:
         bl.dev.samx = 3
     with pytest.raises(AttributeError, match=r"velocity.put\(3\)"):
         bl.dev.theta.velocity = 3
+    with pytest.raises(BadArgumentError, match=r"det cannot set: it can .*trigger"):
+        bl.dev.det.move(1)
     assert bl.dev.samx is bl.dev["samx"]
     with pytest.raises(TypeError, match="moves to a number, -20 to 20, not to 'left'"):
         bl.dev.samx.move("left")
