@@ -52,12 +52,6 @@ class Batch:
         failure = tell(error, device=op.device or None, where=self._where, in_call=in_call)
         self.answer(Answer(op.id, "failed", failure))
 
-    def end_silently(self) -> None:
-        """Count an operation as done that has no final answer."""
-        self._under_way -= 1
-        if self._under_way == 0:
-            self._on_end(not self._has_failed)
-
     def release(self, readings: Answer) -> None:
         """Let the held completion go, and the readings with it."""
         if self._held is not None:

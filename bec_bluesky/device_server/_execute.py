@@ -200,7 +200,8 @@ class Executor:
                 )
             )
         elif op.verb in _MONITOR_VERBS:
-            self._monitored(batch, op, self._monitor(batch.client, op, found))
+            self._monitor(batch.client, op, found)
+            batch.answer(Answer(op.id, "result", None))
         else:
             method = getattr(device, op.verb)
             self._take_result(batch, op, found, method(*rebuilt(method, op.args), **op.kwargs))
@@ -299,7 +300,7 @@ class Executor:
         if outcome.error is not None:
             batch.fail(op, outcome.error, in_call=not isinstance(outcome.error, DeviceError))
         elif op.verb in _MONITOR_VERBS:
-            self._monitored(batch, op, outcome.result)
+            batch.answer(Answer(op.id, "result", None))
         else:
             return self._take_result(batch, op, found, outcome.result)
         return None
@@ -337,21 +338,14 @@ class Executor:
 
     # ── monitors ──
 
-    def _monitor(self, client: str, op: Op, found: Found) -> bool:
-        """Begin or end a subscription; give whether it goes on."""
+    def _monitor(self, client: str, op: Op, found: Found) -> None:
+        """Begin or end a subscription."""
         if op.verb == "subscribe":
             self.monitors.add(client, op, found)
-            return True
-        if not op.args:
-            raise RefusedError(f"{op.verb} takes the id of the `subscribe` that it ends", "bad_argument")
-        self.monitors.remove(client, op.args[0])
-        return False
-
-    def _monitored(self, batch: Batch, op: Op, goes_on: bool) -> None:
-        if goes_on:
-            batch.end_silently()  # its answers are values, until `clear_sub`
+        elif op.args:
+            self.monitors.remove(client, op.args[0])
         else:
-            batch.answer(Answer(op.id, "result", None))
+            raise RefusedError(f"{op.verb} takes the id of the `subscribe` that it ends", "bad_argument")
 
     # ── devices that are built anew or removed ──
 

@@ -30,8 +30,8 @@ class Op(msgspec.Struct, frozen=True, array_like=True):
     verb: str
     """A method of bluesky's protocols, `get`, `put` or `view`, or one of the server's (`list`, `stop_all`, `ping`,
     `client_lost` with the client's name; `then`, `read_all`, `give_up`, `claim`, `renew`, `release`: see Instruction).
-    `subscribe` is answered by `value`s until `clear_sub` with its id. `view` (seconds) gives the Readback of now, and
-    for so long has what changes published in READBACK_CHANGES, without a monitor."""
+    `subscribe` is answered by a `result` when it began, and by `value`s until `clear_sub` with its id. `view` (seconds)
+    gives the Readback of now, and for so long has what changes published in READBACK_CHANGES, without a monitor."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
 

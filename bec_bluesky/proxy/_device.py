@@ -94,6 +94,11 @@ class RemoteDevice:
         self._subscription.add(callback, event_type)
         self._link.watch(self, self._subscription)
 
+    async def _has_begun(self) -> None:
+        """Wait until the server monitors it, if it is to; raises why it cannot."""
+        if self._subscription is not None:
+            await self._subscription.has_begun()
+
     def _unsubscribe(self, callback: Callable[..., None]) -> None:
         if self._subscription is not None:
             self._subscription.remove(callback)

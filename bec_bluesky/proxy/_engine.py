@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from bec_bluesky.proxy._device import RemoteDevice
 from bec_bluesky.proxy._readahead import ReadAhead
 from bec_bluesky.proxy._step import register_step
 
@@ -24,6 +25,7 @@ def prepare_engine(RE: Any, link: "DeviceLink", *, read_ahead: bool = True) -> N
     RE.register_command("configure", _configure(RE))
     RE._status_object_completed = _completed(RE, RE._status_object_completed)
     RE.register_command("wait", _wait(link, RE._command_registry["wait"]))
+    RE.register_command("monitor", _monitor(RE._command_registry["monitor"]))
     if read_ahead:
         _read_ahead(RE, link)
     register_step(RE, link)
@@ -73,6 +75,17 @@ def _wait(link: "DeviceLink", stock: Any) -> Any:
 
     wait.__doc__ = stock.__doc__
     return wait
+
+
+def _monitor(stock: Any) -> Any:
+    async def monitor(msg: Any) -> None:
+        # what `subscribe` of the device raises is the plan's business, and no change after this message may be missed
+        await stock(msg)
+        if isinstance(msg.obj, RemoteDevice):
+            await msg.obj._has_begun()
+
+    monitor.__doc__ = stock.__doc__
+    return monitor
 
 
 def _read_ahead(RE: Any, link: "DeviceLink") -> None:

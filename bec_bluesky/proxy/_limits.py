@@ -17,13 +17,17 @@ def limits_of(info: DeviceInfo) -> tuple[Any, Any] | None:
 
 
 def check(info: DeviceInfo, value: Any) -> None:
-    """Raise what a positioner of ophyd would: LimitError, and PVPositioner ValueError.
+    """Raise what a positioner of ophyd would: LimitError; PVPositioner and PseudoSingle ValueError.
 
     Devices of ophyd-async check while they move, so their error comes with the status, as in process.
     """
     limits = limits_of(info)
     if limits is None or not _is_number(value) or limits[0] <= value <= limits[1]:
         return
+    if info.limits is None and info.device_class.endswith("PseudoSingle"):  # its PseudoPositioner checks all axes
+        raise ValueError(
+            f"Position is outside of pseudo single limits: {info.name}, {limits[0]} < {value} < {limits[1]}"
+        )
     if info.limits is None and {"setpoint", "readback"} <= {*info.children}:  # PVPositioner, which takes its setpoint's
         raise ValueError(f"{value} outside of user-specified limits")
     from ophyd.utils import LimitError

@@ -257,6 +257,7 @@ class DeviceLink:
     def _watch(self, path: str, subscription: Subscription) -> None:
         self._subscriptions[path] = subscription
         if not subscription.operation:
+            subscription.asked(self.loop.create_future())
             subscription.operation = self.operations.submit(
                 self._server_of(path), path, "subscribe", (), {}, subscription
             )

@@ -1,5 +1,6 @@
 """Readings that are pushed to callbacks, in bluesky's style and in ophyd's."""
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,17 @@ class Subscription:
         """With the `event_type` of those who want to be called as by ophyd."""
         self._reading: dict[str, Any] | None = None
         self.operation = 0
+        self._began: asyncio.Future[None] | None = None
+
+    def asked(self, began: "asyncio.Future[None]") -> None:
+        """Its server is being asked: `began` is to tell how that went, to whoever wants to know."""
+        began.add_done_callback(_seen)
+        self._began = began
+
+    async def has_begun(self) -> None:
+        """Wait until the device is monitored; raises what its `subscribe` raised, or DeviceServerLost."""
+        if self._began is not None:
+            await asyncio.shield(self._began)
 
     @property
     def reading(self) -> dict[str, Any] | None:
@@ -46,19 +58,33 @@ class Subscription:
 
     def take(self, code: str, payload: Any) -> bool:
         """Take an answer; there is no last one unless the subscription failed."""
-        if code == "value":
+        if code == "result":
+            self._tell_how_it_went(None)
+        elif code == "value":
             self._reading = payload
             for callback, event_type in list(self._callbacks.items()):
                 self._tell(callback, event_type, payload)
         elif code == "failed":
-            _log.error("%s cannot be monitored: %s", self._device.path, error_from(payload))
+            error = error_from(payload)
+            _log.error("%s cannot be monitored: %s", self._device.path, error)
+            self.operation = 0
+            self._tell_how_it_went(error)
             return True
         return False
 
     def fail(self, error: BaseException) -> None:
         """The server is gone: it is asked again when it is back (the link does that)."""
         self.operation = 0
+        self._tell_how_it_went(error)
         _log.warning("monitoring of %s is interrupted: %s", self._device.path, error)
+
+    def _tell_how_it_went(self, error: BaseException | None) -> None:
+        if self._began is None or self._began.done():
+            return
+        if error is None:
+            self._began.set_result(None)
+        else:
+            self._began.set_exception(error)
 
     def _tell(self, callback: Callback, event_type: str | None, reading: dict[str, Any]) -> None:
         try:
@@ -80,6 +106,11 @@ class Subscription:
                 sub_type=event_type,
                 reading=reading,
             )
+
+
+def _seen(began: "asyncio.Future[None]") -> None:
+    if not began.cancelled():
+        began.exception()  # if nobody waits for it, the log has it
 
 
 def value_of(reading: dict[str, Any], name: str) -> dict[str, Any]:

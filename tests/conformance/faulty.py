@@ -131,6 +131,11 @@ class Faulty(Device):
         if value > 5:
             raise LimitError(f"{value} is beyond 5")
 
+    def subscribe(self, *args: Any, **kwargs: Any) -> Any:
+        if self.connected and "fault" in self._signals:
+            self._check("subscribe")
+        return super().subscribe(*args, **kwargs)
+
     def pause(self) -> None:
         self._check("pause")
         self.gain.put(self.gain.get() + 10)
@@ -236,6 +241,12 @@ class FaultyAsync(StandardReadable):
         self._check("check_value")
         if value > 5:
             raise ValueError(f"{value} is beyond 5")
+
+    def subscribe(self, function: Any) -> None:
+        self._check("subscribe")
+
+    def clear_sub(self, function: Any) -> None:
+        pass
 
     async def pause(self) -> None:
         self._check("pause")

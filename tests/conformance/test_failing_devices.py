@@ -5,6 +5,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import pytest
+from bluesky.simulators import check_limits_async
 from bluesky.utils import FailedStatus
 
 from tests.conformance import faulty
@@ -82,6 +83,48 @@ def test_an_error_stays_what_it_was(error: str, pair: Pair) -> None:
 
     outcome = pair.compare(plan)
     assert len(outcome.value) == 6
+
+
+@pytest.mark.parametrize("verb", ["resume", "check_value", "subscribe"])  # a failing `pause` breaks a RunEngine
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_fails_around_a_plan_fails_in_the_same_way(kind: str, verb: str, pair: Pair) -> None:
+    def plan(d: Devices) -> Any:
+        device = d[kind]
+        results: list[Any] = []
+
+        def check(moves: list[Any]) -> Any:
+            errors: list[Exception] = []
+
+            async def look() -> None:
+                try:
+                    await check_limits_async(moves)
+                except Exception as error:  # noqa: BLE001  # `wait_for` would not tell the plan
+                    errors.append(error)
+
+            yield from bps.wait_for([look])
+            for error in errors:
+                raise error
+
+        @bpp.run_decorator()
+        def run() -> Any:
+            yield from bps.checkpoint()
+            yield from bps.trigger_and_read([device])
+            moved = [bps.Msg("set", device, 1.0)]
+            yield from attempt(results, "check", check(moved))
+            yield from attempt(results, "monitor", bps.monitor(device, name="monitored"))
+            yield from attempt(results, "unmonitor", bps.unmonitor(device))
+            yield from bps.pause()
+            yield from bps.trigger_and_read([device])
+
+        yield from bps.mv(device.gain, 2, device.fault, f"{verb} call RuntimeError")
+        yield from bpp.finalize_wrapper(run(), lambda: bps.mv(device.fault, ""))
+        return results
+
+    outcome = pair.compare(plan)
+    assert outcome.errors == (["RuntimeError"] if verb == "resume" else [])
+    assert verb == "resume" or {"subscribe": "monitor", "check_value": "check"}[verb] in [
+        each[0] for each in outcome.value
+    ]
 
 
 def test_the_text_of_a_failure_names_device_and_server(pair: Pair) -> None:

@@ -159,14 +159,18 @@ def _monitored(device: Any) -> Any:
 
 
 def _checked(device: Any) -> Any:
-    def check(value: float) -> Any:
-        try:
-            yield from bps.wait_for([lambda: check_limits_async([bps.Msg("set", device, value)])])
-        except Exception as error:  # noqa: BLE001  # what the plan sees is compared
-            return seen(error)
-        return "within"
+    results: list[Any] = []
 
-    return (yield from check(1.0)), (yield from check(99.0))
+    async def check() -> None:
+        for value in (1.0, 99.0):
+            try:
+                await check_limits_async([bps.Msg("set", device, value)])
+                results.append("within")
+            except Exception as error:  # noqa: BLE001  # what is seen is compared
+                results.append(seen(error))
+
+    yield from bps.wait_for([check])
+    return results
 
 
 def _told(attribute: str) -> Callable[[Any], Any]:

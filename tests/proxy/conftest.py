@@ -150,6 +150,8 @@ class Bench:
             assert result is None or isinstance(result, RunEngineResult)
         except Exception as caught:  # noqa: BLE001  # compared with the other bench's
             error = caught
+            if self.RE.state == "paused":  # a device failed to resume
+                self.RE.abort()
         finally:
             self.RE.unsubscribe(token)
         causes = list(_chain(error))
