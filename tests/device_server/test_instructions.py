@@ -227,9 +227,9 @@ async def test_a_short_move_tells_no_progress(client: Client) -> None:
 
 
 async def test_a_failing_status_is_told_with_its_error(client: Client) -> None:
-    failure = await client.failure("motor", "set", "far away")
+    failure = await client.failure("slow2", "set", "far away")
     assert not failure.in_call
-    assert failure.device == "motor"
+    assert failure.device == "slow2"
     assert "Traceback" in failure.traceback
 
 
