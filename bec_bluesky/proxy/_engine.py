@@ -25,7 +25,7 @@ def prepare_engine(RE: Any, link: "DeviceLink", *, read_ahead: bool = True) -> N
     RE.register_command("configure", _configure(RE))
     RE._status_object_completed = _completed(RE, RE._status_object_completed)
     RE.register_command("wait", _wait(link, RE._command_registry["wait"]))
-    RE.register_command("monitor", _monitor(RE._command_registry["monitor"]))
+    RE.register_command("monitor", _monitor(RE, RE._command_registry["monitor"]))
     if read_ahead:
         _read_ahead(RE, link)
     register_step(RE, link)
@@ -77,12 +77,13 @@ def _wait(link: "DeviceLink", stock: Any) -> Any:
     return wait
 
 
-def _monitor(stock: Any) -> Any:
+def _monitor(RE: Any, stock: Any) -> Any:
     async def monitor(msg: Any) -> None:
         # what `subscribe` of the device raises is the plan's business, and no change after this message may be missed
         await stock(msg)
         if isinstance(msg.obj, RemoteDevice):
             await msg.obj._has_begun()
+            await RE._reset_checkpoint_state_coro()  # as stock did before: now the first event counts, as in process
 
     monitor.__doc__ = stock.__doc__
     return monitor
