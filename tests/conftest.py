@@ -1,6 +1,7 @@
 """Fixtures that every test may use, and the rule that a test leaves nothing behind."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import threading
@@ -82,12 +83,12 @@ def gauss(motor: SynAxis) -> SynGauss:
 def nothing_left_behind() -> Iterator[None]:
     """Fail a test that leaves threads or child processes behind."""
     threads_before = set(threading.enumerate())
-    children_before = _children()
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)
     yield
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:
         threads = [t for t in threading.enumerate() if t not in threads_before and t.is_alive() and not _is_known(t)]
-        children = _children() - children_before
+        children = _children_since(began)
         if not threads and not children:
             return
         gc.collect()
@@ -100,12 +101,25 @@ def _is_known(thread: threading.Thread) -> bool:
     return thread.name.startswith(("asyncio_", "ThreadPoolExecutor", "AnyIO worker", "OpenBLAS", "pymain_stop"))
 
 
-def _children() -> set[int]:
+def _children_since(began: float) -> set[int]:
+    """Give the children of this process that were started later (seconds since boot).
+
+    The kernel's list of children may leave some out while others end, so it cannot be compared with an earlier one.
+    """
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has ended
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return {pid for pid in found if _started(pid) > began}
+
+
+def _started(pid: int) -> float:
+    """Give when a process was started, in seconds since boot; 0 if it has gone."""
     try:
-        tasks = Path("/proc/self/task").iterdir()
-        return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
-    except (OSError, ValueError):
-        return set()
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0.0
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.fixture(autouse=True)
