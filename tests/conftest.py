@@ -19,6 +19,9 @@ from bec_bluesky.bus import Bus
 from bec_bluesky.settings import Settings, load
 from bec_bluesky.testing import private_system
 
+_TICKS = os.sysconf("SC_CLK_TCK")
+"""A second, as the kernel counts the time of processes."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with whole systems, which take longest: where tests run side by side, none is left alone at the end."""
@@ -83,7 +86,7 @@ def gauss(motor: SynAxis) -> SynGauss:
 def nothing_left_behind() -> Iterator[None]:
     """Fail a test that leaves threads or child processes behind."""
     threads_before = set(threading.enumerate())
-    began = time.clock_gettime(time.CLOCK_BOOTTIME)
+    began = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
     yield
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:
@@ -101,8 +104,8 @@ def _is_known(thread: threading.Thread) -> bool:
     return thread.name.startswith(("asyncio_", "ThreadPoolExecutor", "AnyIO worker", "OpenBLAS", "pymain_stop"))
 
 
-def _children_since(began: float) -> set[int]:
-    """Give the children of this process that were started later (seconds since boot).
+def _children_since(began: int) -> set[int]:
+    """Give the children of this process that were started since then (in ticks since boot).
 
     The kernel's list of children may leave some out while others end, so it cannot be compared with an earlier one.
     """
@@ -110,16 +113,15 @@ def _children_since(began: float) -> set[int]:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # a thread that has ended
             found |= {int(pid) for pid in (task / "children").read_text().split()}
-    return {pid for pid in found if _started(pid) > began}
+    return {pid for pid in found if _started(pid) >= began}
 
 
-def _started(pid: int) -> float:
-    """Give when a process was started, in seconds since boot; 0 if it has gone."""
+def _started(pid: int) -> int:
+    """Give when a process was started, in ticks since boot; 0 if it has gone."""
     try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
-        return 0.0
-    return ticks / os.sysconf("SC_CLK_TCK")
+        return 0
 
 
 @pytest.fixture(autouse=True)
