@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from bec_bluesky.device_server._registry import Entry, Found
+from bec_bluesky.device_server._entry import Entry, Found
 from bec_bluesky.errors import DeviceTimeout
 
 __all__ = ["Call", "Calls", "Outcome"]

@@ -17,8 +17,9 @@ from typing import Any
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import DEVICE_HOLDERS
 from bec_bluesky.device_server._batch import Batch
+from bec_bluesky.device_server._entry import Found
 from bec_bluesky.device_server._holders import DEFAULT_LIFETIME, Holder, Holders, Purpose
-from bec_bluesky.device_server._registry import Found, Registry
+from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.errors import BusError, RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import DeviceHolder, Op

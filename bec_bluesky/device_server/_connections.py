@@ -8,8 +8,9 @@ from typing import Any
 
 from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._calls import Calls
+from bec_bluesky.device_server._entry import Entry, Found
 from bec_bluesky.device_server._reading import Reader
-from bec_bluesky.device_server._registry import Entry, Found, Registry
+from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.device_server._statuses import Statuses
 from bec_bluesky.errors import DeviceDisconnected, DeviceFailed, DeviceTimeout
 from bec_bluesky.log import logger

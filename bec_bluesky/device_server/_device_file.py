@@ -66,7 +66,9 @@ class DeviceSpec(BaseModel):
     )
     labels: list[str] = Field(default_factory=list, description="words by which people and plans find devices")
     readout: Literal["monitored", "baseline", "async", "on_request", "continuous"] = Field(
-        default="monitored", description="when it is read; baseline: before and after every run"
+        default="monitored",
+        description="when runs read it. baseline: before and after every run; continuous: at each change during a run "
+        "(a signal, which plans then do not monitor themselves); the others: where plans name it",
     )
     limits: Limits | None = Field(default=None, description="enforced by the device server, besides the hardware's own")
     enabled: bool = Field(default=True, description="false: neither built nor connected, but listed")

@@ -15,34 +15,26 @@ from bec_bluesky.device_server._batch import Batch
 from bec_bluesky.device_server._calls import Call, Calls, Outcome
 from bec_bluesky.device_server._claims import CLAIM_VERBS, Claims
 from bec_bluesky.device_server._connections import Connections
-from bec_bluesky.device_server._describe import METHODS, STATUS_METHODS
+from bec_bluesky.device_server._describe import STATUS_METHODS
+from bec_bluesky.device_server._entry import Entry, Found
 from bec_bluesky.device_server._generators import collected, collected_async
 from bec_bluesky.device_server._guard import guard
 from bec_bluesky.device_server._lanes import Lanes
 from bec_bluesky.device_server._monitors import Monitors
 from bec_bluesky.device_server._read_together import ReadTogether
 from bec_bluesky.device_server._reading import Reader
-from bec_bluesky.device_server._registry import Entry, Found, Registry
+from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.device_server._statuses import Statuses
-from bec_bluesky.device_server._steps import GIVE_UP, THEN, Steps
+from bec_bluesky.device_server._steps import THEN, Steps
 from bec_bluesky.device_server._stopping import Stopping
-from bec_bluesky.errors import DeviceError, RefusedError, StaleDevice, choices
+from bec_bluesky.device_server._verbs import GENERATORS, MONITOR_VERBS, URGENT, VIEW, check_verb
+from bec_bluesky.errors import DeviceError, RefusedError, StaleDevice
 from bec_bluesky.messages.common import Failure
 from bec_bluesky.messages.devices import Answer, Instruction, Op
 from bec_bluesky.messages.failures import tell
 
-__all__ = ["IN_ORDER", "Executor"]
+__all__ = ["Executor"]
 
-IN_ORDER = frozenset({THEN, GIVE_UP, "read_all", "client_lost"}) | CLAIM_VERBS
-"""Verbs of the server itself that are done in their order with those of devices."""
-
-_URGENT = frozenset({"stop"})
-"""Verbs that wait for nothing: a device that blocks must still be stopped."""
-_VIEW = "view"
-"""Asks for the present reading and for publication of what changes, for some seconds."""
-_MONITOR_VERBS = frozenset({"subscribe", "clear_sub", "unsubscribe"})
-_VERBS = METHODS | _MONITOR_VERBS | {"get", "put", "locate", _VIEW}
-_GENERATORS = frozenset({"collect", "collect_pages", "collect_asset_docs"})
 Job = list[tuple[Op, Found]]
 """Calls to make in one thread."""
 
@@ -125,26 +117,26 @@ class Executor:
             batch.answer(Answer(op.id, "result", None))
 
     def _start(self, batch: Batch, op: Op, in_threads: dict[str, Job]) -> None:
-        if self._registry.rebuilt and op.verb not in _URGENT:
+        if self._registry.rebuilt and op.verb not in URGENT:
             building = self._registry.rebuilt.get(op.device.partition(".")[0])
             if building is not None:
                 self._spawn(self._start_when_built(batch, op, building))
                 return
         found = self._registry.find(op.device)
-        _check_verb(found, op)
+        check_verb(found, op)
         if found.entry.state == "disconnected":
             self.connections.check(found, op)
         guard(found, op, self._registry.entries)
         self.claims.allow(batch, op, found)
         self.statuses.started(batch.client, op)
         entry = found.entry
-        if op.verb == _VIEW:
+        if op.verb == VIEW:
             self._spawn(self._answer_with(batch, op, self.view(found, float(op.args[0]))))
-        elif op.verb in _URGENT and found.layer != "ophyd-async":
+        elif op.verb in URGENT and found.layer != "ophyd-async":
             self._spawn(self._run_in_thread(batch, [(op, found)], is_urgent=True))
         elif found.layer != "ophyd-async" and not entry.is_waiting:
             in_threads.setdefault(entry.name if entry.spec.blocking else "", []).append((op, found))
-        elif op.verb not in _URGENT and (entry.is_waiting or self._lanes.is_busy(entry.name)):
+        elif op.verb not in URGENT and (entry.is_waiting or self._lanes.is_busy(entry.name)):
             self._lanes.queue(entry.name)
             self._spawn(self._start_later(batch, op, found))
         else:
@@ -199,7 +191,7 @@ class Executor:
                     batch, op, self.calls.within(found, op.verb, _awaited(device.set(*op.args, **op.kwargs)))
                 )
             )
-        elif op.verb in _MONITOR_VERBS:
+        elif op.verb in MONITOR_VERBS:
             self._monitor(batch.client, op, found)
             batch.answer(Answer(op.id, "result", None))
         else:
@@ -299,7 +291,7 @@ class Executor:
     def _take_outcome(self, batch: Batch, op: Op, found: Found, outcome: Outcome) -> Any:
         if outcome.error is not None:
             batch.fail(op, outcome.error, in_call=not isinstance(outcome.error, DeviceError))
-        elif op.verb in _MONITOR_VERBS:
+        elif op.verb in MONITOR_VERBS:
             batch.answer(Answer(op.id, "result", None))
         else:
             return self._take_result(batch, op, found, outcome.result)
@@ -309,7 +301,7 @@ class Executor:
         device = found.device
         if op.verb == "read" and not op.args and not op.kwargs:
             return self.reader.read_sync(found)
-        if op.verb in _MONITOR_VERBS:
+        if op.verb in MONITOR_VERBS:
             return self._monitor(batch.client, op, found)
         if op.verb == "get" and not op.args and not op.kwargs:
             return _layers.sync_value(device)
@@ -318,7 +310,7 @@ class Executor:
             return {"setpoint": value, "readback": value}
         method = getattr(device, op.verb)
         result = method(*rebuilt(method, op.args), **op.kwargs)
-        if op.verb in _GENERATORS and not inspect.isawaitable(result):
+        if op.verb in GENERATORS and not inspect.isawaitable(result):
             return collected(result, self._failure_of(op))  # the generator's work belongs into this thread
         return result
 
@@ -401,10 +393,3 @@ async def _not_viewed(found: Found, _: float) -> Any:
 
 async def _awaited(result: Any) -> Any:
     return await result
-
-
-def _check_verb(found: Found, op: Op) -> None:
-    """Refuse a verb that is none, or that this device does not have."""
-    user_access = getattr(found.device, "USER_ACCESS", ())
-    if op.verb not in _VERBS and op.verb not in user_access:
-        raise RefusedError(f"{op.device}: no verb {op.verb!r}: {choices(op.verb, _VERBS)}", "unknown_verb")

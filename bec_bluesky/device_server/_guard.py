@@ -5,7 +5,7 @@ from typing import Any
 
 from ophyd.utils import LimitError, ReadOnlyError
 
-from bec_bluesky.device_server._registry import Entry, Found
+from bec_bluesky.device_server._entry import Entry, Found
 from bec_bluesky.messages.devices import Op
 
 __all__ = ["guard"]

@@ -5,7 +5,7 @@ import contextlib
 from typing import Any
 
 from bec_bluesky.device_server._answers import Outbox
-from bec_bluesky.device_server._registry import Found
+from bec_bluesky.device_server._entry import Found
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import Answer, Op
 

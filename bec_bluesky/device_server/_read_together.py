@@ -4,8 +4,9 @@ from functools import partial
 from typing import Any
 
 from bec_bluesky.device_server._calls import Call
+from bec_bluesky.device_server._entry import Found
 from bec_bluesky.device_server._reading import Reader
-from bec_bluesky.device_server._registry import Found, Registry
+from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.errors import DeviceError
 from bec_bluesky.messages.failures import tell
 

@@ -14,8 +14,9 @@ from ophyd_async.core import NotConnectedError
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import READBACK_CHANGES, READBACKS
 from bec_bluesky.device_server._connections import Connections
+from bec_bluesky.device_server._entry import Entry, Found
 from bec_bluesky.device_server._reading import Reader
-from bec_bluesky.device_server._registry import Entry, Found, Registry
+from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.device_server._statuses import Statuses
 from bec_bluesky.errors import BusError, DeviceError
 from bec_bluesky.log import logger

@@ -8,7 +8,7 @@ from typing import Any
 
 from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._calls import Call, Calls, Outcome
-from bec_bluesky.device_server._registry import Entry, Found
+from bec_bluesky.device_server._entry import Entry, Found
 
 __all__ = ["Reader"]
 

@@ -5,8 +5,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import msgspec
@@ -15,12 +14,13 @@ from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._construct import check, construct
 from bec_bluesky.device_server._describe import absent, describe, limits_now, respecified
 from bec_bluesky.device_server._device_file import DeviceSpec
+from bec_bluesky.device_server._entry import CONNECTING, Entry, Found
 from bec_bluesky.device_server._needs import build_order, needed_by, references
 from bec_bluesky.errors import DeviceFailed, SettingsError, UnknownDeviceError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import DeviceInfo
 
-__all__ = ["Entry", "Found", "Registry"]
+__all__ = ["Registry"]
 
 _log = logger(__name__)
 RETRY_PERIOD = 5.0
@@ -29,42 +29,8 @@ _BUILD_MORE = 5.0
 """Seconds on top of a device's `timeout`, for its constructor and what `set:` sets."""
 _MOVING_VERBS = ("set", "kickoff")
 """Whoever has one of these moves what it refers to; a detector that refers to a motor only looks at it."""
-CONNECTING = "it is being built and connected"
 LAZY = "connects when it is first used"
 HANGS = "{class_} does not return: its driver hangs; restart the device server once that is mended"
-
-
-@dataclass
-class Entry:
-    """A device of the file and what became of it."""
-
-    name: str
-    spec: DeviceSpec
-    device: Any = None
-    state: Literal["connected", "failed", "disconnected", "disabled"] = "failed"
-    reason: str = CONNECTING
-    generation: int = 0
-    infos: list[DeviceInfo] = field(default_factory=list[DeviceInfo])
-    is_mistaken: bool = False
-    """Whether its entry in the file is wrong, so that trying again is of no use."""
-    constructing: "Future[Any] | None" = None
-    """The call of its class in a thread, which nobody can end if it hangs."""
-    is_waiting: bool = False
-    """Whether it is lazy and was not connected yet."""
-    one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while it is built, so that nobody else builds or removes it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A device, or a part of one, by its dotted path."""
-
-    path: str
-    entry: Entry
-    device: Any
-    layer: _layers.Layer
-    moved: tuple[str, ...]
-    """Devices that are held when this is used: its own, and those that this one moves."""
 
 
 class Registry:

@@ -11,14 +11,16 @@ from bec_bluesky import plugins
 from bec_bluesky.bus import Wire
 from bec_bluesky.channels import BEATS, DEVICE_CHANGES, DEVICES, INSTRUCTIONS, READBACKS
 from bec_bluesky.device_server._answers import Outbox
-from bec_bluesky.device_server._execute import IN_ORDER, Executor
+from bec_bluesky.device_server._entry import Entry
+from bec_bluesky.device_server._execute import Executor
 from bec_bluesky.device_server._presence import Presence
 from bec_bluesky.device_server._readbacks import Readbacks
-from bec_bluesky.device_server._registry import RETRY_PERIOD, Entry, Registry
+from bec_bluesky.device_server._registry import RETRY_PERIOD, Registry
 from bec_bluesky.device_server._seen import Seen
 from bec_bluesky.device_server._servers import MAIN, check_server, service_name
 from bec_bluesky.device_server._store import Store
 from bec_bluesky.device_server._upkeep import Upkeep
+from bec_bluesky.device_server._verbs import IN_ORDER
 from bec_bluesky.errors import BusError, RefusedError, choices
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, encode

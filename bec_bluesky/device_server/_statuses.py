@@ -10,7 +10,7 @@ from typing import Any
 from bec_bluesky.device_server._answers import Outbox
 from bec_bluesky.device_server._batch import Batch
 from bec_bluesky.device_server._describe import hints_of
-from bec_bluesky.device_server._registry import Entry, Found
+from bec_bluesky.device_server._entry import Entry, Found
 from bec_bluesky.messages.devices import Answer, Completion, Op
 
 __all__ = ["Running", "Statuses"]

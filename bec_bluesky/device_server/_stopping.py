@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from bec_bluesky.device_server import _layers
+from bec_bluesky.device_server._entry import Entry
 from bec_bluesky.device_server._monitors import Monitors
-from bec_bluesky.device_server._registry import Entry, Registry
+from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.device_server._statuses import Statuses
 from bec_bluesky.device_server._steps import Steps
 from bec_bluesky.errors import RefusedError

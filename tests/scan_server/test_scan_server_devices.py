@@ -27,6 +27,7 @@ devices:
   slow: {class: "ophyd_async.sim:SimMotor", set: {velocity: 1.0}}
   det: {class: "ophyd.sim:SynSignal"}
   shutter: {class: "ophyd:Signal", kwargs: {value: 1.0}, readout: baseline}
+  ring: {class: "ophyd_async.core:soft_signal_rw", args: [{$type: float}, 401.5], readout: continuous}
 """
 
 
@@ -85,8 +86,14 @@ async def test_what_devices_do_not_allow_is_refused_and_what_they_allow_runs(
         found = await documents(bus, done.result.run_uids[0])
         streams = {document["uid"]: document["name"] for name, document in found if name == "descriptor"}
         events = [(streams[document["descriptor"]], document["data"]) for name, document in found if name == "event"]
-        # the device with `readout: baseline` is read before and after
-        assert [stream for stream, _ in events] == ["baseline", *["primary"] * 5, "baseline"]
+        # `readout: continuous`: its value at the beginning, and each change, of which there is none
+        assert [data["ring"] for stream, data in events if stream == "ring_monitor"] == [401.5]
+        # `readout: baseline`: read before and after
+        assert [stream for stream, _ in events if stream != "ring_monitor"] == [
+            "baseline",
+            *["primary"] * 5,
+            "baseline",
+        ]
         assert [data["shutter"] for stream, data in events if stream == "baseline"] == [1.0, 1.0]
         assert [data["x"] for stream, data in events if stream == "primary"] == [-4, -2, 0, 2, 4]
 

@@ -129,7 +129,8 @@ class Worker:
         item = running.item
         self._publisher.begin(token, item.item_id, item.user)
         self._wait_for_devices()
-        self._supplement.baseline = self._baseline_devices()
+        self._supplement.baseline = self._devices_to_read("baseline")
+        self._supplement.monitors = self._devices_to_read("continuous", method="subscribe")
         claim = ItemClaim(self._link, item)
         result = running.run(lambda: self._make_plan(item, claim))
         claim.end()
@@ -148,11 +149,15 @@ class Worker:
             waiting = self._link.wait_until_ready(_LINK_PATIENCE)
             asyncio.run_coroutine_threadsafe(waiting, self._engine.loop).result()
 
-    def _baseline_devices(self) -> list[RemoteDevice]:
-        """Give the devices to read before and after every run: those with `readout: baseline` that are there."""
+    def _devices_to_read(self, readout: str, *, method: str = "read") -> list[RemoteDevice]:
+        """Give the devices of a readout priority that are there and have a method."""
         devices = self._link.devices
-        found = [devices[name] for name in list(devices)]
-        return [each for each in found if each.info.readout == "baseline" and each.info.state == "connected"]
+        infos = [(each, each.info) for each in (devices[name] for name in list(devices))]
+        return [
+            each
+            for each, info in infos
+            if info.readout == readout and info.state == "connected" and method in info.methods
+        ]
 
     # ── the engine's thread ──
 
