@@ -46,7 +46,13 @@ def test_growing_steps_are_dense_at_the_start(RE: RunEngine, documents: Document
     assert steps[-1] / steps[0] == pytest.approx(16.0)
     start = documents[0][1]
     assert (start["plan_name"], start["num_points"], start["motors"]) == ("growing_step_scan", 6, ["x"])
-    assert start["plan_pattern_args"] == {"start": 0.0, "stop": 10.0, "num": 6, "ratio": 16.0}
+    assert {key: start["plan_args"][key] for key in ("start", "stop", "num", "ratio")} == {
+        "start": 0.0,
+        "stop": 10.0,
+        "num": 6,
+        "ratio": 16.0,
+    }
+    assert start["plan_pattern"] == "inner_list_product"  # with the points as its arguments, as of any list of points
     assert start["hints"]["dimensions"] == [(["x"], "primary")]
 
 
