@@ -19,6 +19,7 @@ queue_app = typer.Typer(
 )
 _PLAN = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 ItemId = Annotated[str, typer.Argument(help="or the beginning of it")]
+TheItem = Annotated[str, typer.Option("--item", help="id of the item that is meant; if another one runs, do nothing")]
 Reason = Annotated[str, typer.Option("--reason", help="goes into the run's stop document")]
 
 
@@ -167,7 +168,7 @@ def start(context: typer.Context) -> int:
 
 @queue_app.command()
 def stop(context: typer.Context, cancel: Annotated[bool, typer.Option("--cancel", help="take it back")] = False) -> int:
-    """Stop the queue after the running plan (`finish` ends the plan itself)."""
+    """Stop the queue after the running plan (`finish` and `skip` end the plan itself)."""
     with _client(context) as client:
         client.queue.stop(cancel=cancel)
     return 0
@@ -218,24 +219,37 @@ def resume(context: typer.Context) -> int:
 
 
 @queue_app.command()
-def finish(context: typer.Context, reason: Reason = "") -> int:
-    """End the running plan in order; it counts as a success (bluesky's stop)."""
+def finish(
+    context: typer.Context,
+    reason: Reason = "",
+    now: Annotated[bool, typer.Option("--now", help="do not wait for the point (bluesky's stop)")] = False,
+    item: TheItem = "",
+) -> int:
+    """End the running plan in order after the point under way; it counts as a success."""
     with _client(context) as client:
-        client.stop(reason)
+        (client.stop if now else client.finish)(reason, item_id=item)
     return 0
 
 
 @queue_app.command()
-def abort(context: typer.Context, reason: Reason = "") -> int:
+def skip(context: typer.Context, reason: Reason = "", item: TheItem = "") -> int:
+    """End the running plan now, in order; the queue goes on with the next item."""
+    with _client(context) as client:
+        client.skip(reason, item_id=item)
+    return 0
+
+
+@queue_app.command()
+def abort(context: typer.Context, reason: Reason = "", item: TheItem = "") -> int:
     """End the running plan with clean-up; it counts as aborted."""
     with _client(context) as client:
-        client.abort(reason)
+        client.abort(reason, item_id=item)
     return 0
 
 
 @queue_app.command()
-def halt(context: typer.Context, reason: Reason = "") -> int:
+def halt(context: typer.Context, reason: Reason = "", item: TheItem = "") -> int:
     """End the running plan at once, without clean-up."""
     with _client(context) as client:
-        client.halt(reason)
+        client.halt(reason, item_id=item)
     return 0

@@ -159,17 +159,28 @@ class Client:
         """Go on after a pause."""
         self.ask(ControlRun(action="resume"))
 
-    def stop(self, reason: str = "") -> None:
-        """End the run in order; it counts as a success."""
-        self.ask(ControlRun(action="stop", reason=reason))
+    def finish(self, reason: str = "", *, item_id: str = "") -> None:
+        """Close the run after the point under way, clean up; it counts as a success.
 
-    def abort(self, reason: str = "") -> None:
+        With `item_id` only if that item runs (so have `skip` and the other ways to end a run).
+        """
+        self.ask(ControlRun(action="finish", reason=reason, item_id=item_id))
+
+    def skip(self, reason: str = "", *, item_id: str = "") -> None:
+        """End the run now, in order; the queue goes on with the next item."""
+        self.ask(ControlRun(action="skip", reason=reason, item_id=item_id))
+
+    def stop(self, reason: str = "", *, item_id: str = "") -> None:
+        """End the run now, in order; it counts as a success."""
+        self.ask(ControlRun(action="stop", reason=reason, item_id=item_id))
+
+    def abort(self, reason: str = "", *, item_id: str = "") -> None:
         """End the run with clean-up; it counts as aborted."""
-        self.ask(ControlRun(action="abort", reason=reason))
+        self.ask(ControlRun(action="abort", reason=reason, item_id=item_id))
 
-    def halt(self, reason: str = "") -> None:
+    def halt(self, reason: str = "", *, item_id: str = "") -> None:
         """End the run at once, without clean-up."""
-        self.ask(ControlRun(action="halt", reason=reason))
+        self.ask(ControlRun(action="halt", reason=reason, item_id=item_id))
 
     def stop_all(self) -> StopReport:
         """Stop everything that moves, at once, whoever moves it (panic stop), and abort what runs.

@@ -120,7 +120,7 @@ class Item:
     def cancel(self) -> None:
         """Take it out of the queue; one that runs is aborted."""
         if self.state == "running":
-            self._client.abort(f"item {self.item_id} was cancelled")
+            self._client.abort(f"item {self.item_id} was cancelled", item_id=self.item_id)
         else:
             self._client.ask(RemoveItem(item_id=self.item_id))
 

@@ -161,7 +161,7 @@ def _do(client: "Client", view: LiveView, choice: str) -> None:
         raise Detached(
             "detached; the run stays paused: `bec-bluesky queue resume`, `… finish` or `… abort` go on with it"
         )
-    _control(view, {"resume": client.resume, "finish": client.stop, "abort": client.abort}[choice])
+    _control(view, {"resume": client.resume, "finish": client.finish, "abort": client.abort}[choice])
 
 
 def _control(view: LiveView, action: Any) -> bool:

@@ -13,6 +13,7 @@ __all__ = [
     "ControlRun",
     "EditItem",
     "ExecuteItem",
+    "ExitStatus",
     "GetHistory",
     "GetQueue",
     "GetStatus",
@@ -33,12 +34,19 @@ __all__ = [
     "RemoveItems",
     "Reply",
     "Request",
+    "RunAction",
     "ScanServerStatus",
     "SetQueueMode",
     "StartQueue",
     "StopQueue",
 ]
 
+RunAction = Literal["pause", "pause_now", "resume", "finish", "skip", "stop", "abort", "halt"]
+"""What a running plan can be asked for: bluesky's meanings, and
+
+finish: close the run after the point under way, clean up; it counts as a success
+skip: end it as by `stop`; the queue goes on with the next item in any case
+"""
 ExitStatus = Literal["completed", "failed", "stopped", "aborted", "halted", "unknown"]
 
 
@@ -51,8 +59,10 @@ class ItemResult(Message, frozen=True, kw_only=True, tag="item_result"):
     time_start: float = 0.0
     time_stop: float = 0.0
     reason: str = ""
-    """One sentence of cause; empty when it completed."""
+    """One sentence of cause; empty when it completed by itself."""
     traceback: str = ""
+    ended_by: Literal["", "finish", "skip", "stop", "abort", "halt"] = ""
+    """What somebody asked for that ended it; empty: it ended by itself."""
 
 
 class QueueItem(Message, frozen=True, kw_only=True, tag="queue_item"):
@@ -211,10 +221,12 @@ class StopQueue(Message, frozen=True, kw_only=True, tag="stop_queue"):
 
 
 class ControlRun(Message, frozen=True, kw_only=True, tag="control_run"):
-    """Act on the running plan: bluesky's meanings. Stopping is never refused while something runs."""
+    """Act on the running plan. Stopping is never refused while something runs."""
 
-    action: Literal["pause", "pause_now", "resume", "stop", "abort", "halt"]
+    action: RunAction
     reason: str = ""
+    item_id: str = ""
+    """The item that is meant: refused if another one runs. Empty: whichever runs."""
 
 
 class GetQueue(Message, frozen=True, kw_only=True, tag="get_queue"):

@@ -1,9 +1,9 @@
 """Between the scan server and its worker process (frames on a socket pair, not on Redis)."""
 
-from typing import Any, Literal
+from typing import Any
 
 from bec_bluesky.messages.common import Failure, Message
-from bec_bluesky.messages.queue import ItemResult, PlanInfo, Progress, QueueItem
+from bec_bluesky.messages.queue import ItemResult, PlanInfo, Progress, QueueItem, RunAction
 
 __all__ = [
     "CheckItem",
@@ -42,7 +42,7 @@ class CheckItem(Message, frozen=True, kw_only=True, tag="check_item"):
 class Control(Message, frozen=True, kw_only=True, tag="control"):
     """Act on the running plan."""
 
-    action: Literal["pause", "pause_now", "resume", "stop", "abort", "halt"]
+    action: RunAction
     reason: str = ""
 
 

@@ -53,12 +53,15 @@ from bec_bluesky.scan_server._queue_events import (
     Started,
     StopAsked,
     StopCancelled,
+    WorkerFree,
 )
 from bec_bluesky.scan_server._store import QueueStore
 
 __all__ = ["Actions"]
 
 _PAUSED = ("paused", "pausing", "suspending")
+_AGAINST_ALL = ("pause", "pause_now", "abort", "halt")
+"""What is not about one item: it is to keep the beamline from going on."""
 
 
 class Actions:
@@ -200,14 +203,43 @@ class Actions:
     # ── the run ──
 
     async def _control(self, asked: ControlRun, request: Request) -> ScanServerStatus:
-        if self._keeper.state.running is None:
-            raise RefusedError(f"Nothing runs: there is nothing to {asked.action.partition('_')[0]}", "nothing_runs")
+        await self._find_what_runs(asked)
         state = self._pool.activity.state
         if asked.action == "resume" and state not in _PAUSED:
             raise RefusedError(f"The run is not paused (it is {state}): there is nothing to resume", "not_paused")
         who = f"asked by {request.user}" if request.user else "asked by somebody"
-        self._pool.control(asked.action, f"{who}: {asked.reason}" if asked.reason else who)
+        how = {"finish": "finished early, ", "skip": "skipped, "}.get(asked.action, "")
+        self._pool.control(asked.action, f"{how}{who}: {asked.reason}" if asked.reason else how + who)
         return self._announcer.status()
+
+    async def _find_what_runs(self, asked: ControlRun) -> None:
+        """Refuse what has no item to act on, or another one than is meant.
+
+        Between two items the queue may still say that the last one runs. What is about that one is refused then; what
+        is to keep anything from going on acts on the next one, and keeps the queue from running it if it can.
+        """
+        running = self._running(asked)
+        if self._pool.has_item(running.item_id):
+            return
+        if asked.item_id or asked.action not in _AGAINST_ALL:
+            raise RefusedError(f"Item {running.item_id} ({running.plan}) has just ended", "nothing_runs")
+        if asked.action in ("abort", "halt"):
+            await self._keeper.ask(StopAsked())
+        else:
+            await self._keeper.ask(WorkerFree(self._pool.has_free_worker))
+            self._running(asked)
+
+    def _running(self, asked: ControlRun) -> QueueItem:
+        running = self._keeper.state.running
+        verb = asked.action.partition("_")[0]
+        if running is None:
+            raise RefusedError(f"Nothing runs: there is nothing to {verb}", "nothing_runs")
+        if asked.item_id and running.item_id != asked.item_id:
+            raise RefusedError(
+                f"Item {asked.item_id} does not run, {running.item_id} ({running.plan}) does: it is left alone",
+                "other_item_runs",
+            )
+        return running
 
     # ── looking ──
 

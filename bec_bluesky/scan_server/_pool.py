@@ -8,8 +8,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from bec_bluesky.log import logger
-from bec_bluesky.messages.queue import ItemResult, Progress, QueueItem
+from bec_bluesky.messages.queue import ExitStatus, ItemResult, Progress, QueueItem, RunAction
 from bec_bluesky.messages.worker import (
     CheckItem,
     CheckResult,
@@ -35,7 +37,14 @@ UNCHECKED = "unchecked"
 _LONGEST_PAUSE = 30.0
 """Seconds between two tries to start a worker, at most."""
 
-_ENDING = ("stop", "abort", "halt")
+_ENDING: dict[RunAction, ExitStatus] = {
+    "finish": "completed",
+    "skip": "stopped",
+    "stop": "stopped",
+    "abort": "aborted",
+    "halt": "halted",
+}
+"""How an item ends that has not begun when this is asked for."""
 Spawn = Callable[[Coroutine[Any, Any, None], str], Any]
 
 
@@ -65,8 +74,6 @@ class _Worker:
         self.item: QueueItem | None = None
         self.is_checking_first = False
         """Whether its item is checked, and has not been started yet."""
-        self.cancelled: Control | None = None
-        """What ended the item before it was started."""
         self.checks: dict[str, asyncio.Future[CheckResult]] = {}
 
     @property
@@ -100,6 +107,8 @@ class WorkerPool:
         self._numbers = itertools.count()
         self._waiting: QueueItem | None = None
         """An item whose worker was lost in the moment when it was to be started."""
+        self._asked: list[Control] = []
+        """What was asked of an item that no worker has begun yet; the plan is told when it is."""
         self.token = 0
         """Fencing token, given with each item."""
         self.activity = Activity()
@@ -144,7 +153,7 @@ class WorkerPool:
     async def stop(self, grace: float) -> None:
         """Have all workers abort, clean up and exit within `grace` seconds; the rest is killed."""
         self._is_stopping = True
-        self._withdraw("the scan server was stopped before it was started")
+        self._withdraw("abort", "the scan server was stopped before it was started")
         for worker in self._workers():
             worker.process.shut_down()
         try:
@@ -200,6 +209,7 @@ class WorkerPool:
         ran = worker.item is not None
         result = self._result("failed", why)
         if ran:
+            self._asked.clear()
             self.activity = Activity()
         if ran or not self._is_stopping:
             self._listener.worker_lost(why, result, device_client=worker.device_client, ran=ran)
@@ -226,50 +236,68 @@ class WorkerPool:
             self._waiting = item
             return
         worker = min(free, key=lambda each: len(each.checks))
-        worker.item, worker.cancelled = item, None
+        worker.item = item
         self._refresh_free()
         if item.properties.get(UNCHECKED):
             worker.is_checking_first = True
             self._spawn(self._check_then_run(worker, item), f"check {item.item_id} before it runs")
         else:
-            worker.process.send(RunItem(item=item, token=self.token))
+            self._send(worker, item)
         self._listener.activity_changed()
+
+    def _send(self, worker: _Worker, item: QueueItem) -> None:
+        worker.process.send(RunItem(item=item, token=self.token))
+        asked, self._asked = self._asked, []
+        for message in asked:
+            worker.process.send(message)
 
     async def _check_then_run(self, worker: _Worker, item: QueueItem) -> None:
         found = await self._check_on(worker, item, self._patience.check)
         if worker.item is not item or not worker.is_checking_first:
             return  # its worker died meanwhile
         worker.is_checking_first = False
-        if worker.cancelled is not None:
-            self._not_started(worker, item, "aborted", worker.cancelled.reason or "aborted before it was started")
+        end = next((message for message in reversed(self._asked) if message.action in _ENDING), None)
+        if end is not None:
+            self._done(worker, item.item_id, self._ended_before(end.action, end.reason))
         elif found is not None and found.failure is not None:
-            self._not_started(worker, item, "failed", f"not started: {found.failure.text}")
+            self._done(worker, item.item_id, self._result("failed", f"not started: {found.failure.text}"))
         else:
-            worker.process.send(RunItem(item=item, token=self.token))
+            self._send(worker, item)
 
-    def _not_started(self, worker: _Worker, item: QueueItem, exit_status: str, reason: str) -> None:
-        self._done(worker, item.item_id, self._result(exit_status, reason))
+    def has_item(self, item_id: str) -> bool:
+        """Whether an item is here; once it has ended it is not, though the queue may not have heard of that yet."""
+        here = [self._waiting, *(worker.item for worker in self._workers())]
+        return any(item is not None and item.item_id == item_id for item in here)
 
-    def control(self, action: Any, reason: str) -> None:
-        """Act on the running item; nothing happens if there is none."""
-        if self._waiting is not None and action in _ENDING:
-            self._withdraw(reason or "aborted before it was started")
+    def control(self, action: RunAction, reason: str) -> None:
+        """Act on the running item; if its plan has not begun, when it does. Nothing happens if there is none."""
+        message = Control(action=action, reason=reason)
+        if self._waiting is not None:
+            if action in _ENDING:
+                self._withdraw(action, reason)
+            else:
+                self._asked.append(message)
+            return
         worker = next((worker for worker in self._workers() if worker.item is not None), None)
         if worker is None:
             return
-        message = Control(action=action, reason=reason)
         if worker.is_checking_first:
-            if action in _ENDING:
-                worker.cancelled = message
+            self._asked.append(message)
             return
         worker.process.send(message)
         if action == "halt":
             asyncio.get_running_loop().call_later(self._patience.halt, self._insist, worker, worker.item)
 
-    def _withdraw(self, reason: str) -> None:
+    def _withdraw(self, action: RunAction, reason: str) -> None:
+        """End an item for which no worker was found."""
         if self._waiting is not None:
             item, self._waiting = self._waiting, None
-            self._listener.item_ended(item.item_id, self._result("aborted", reason), has_worker=False)
+            self._asked.clear()
+            self._listener.item_ended(item.item_id, self._ended_before(action, reason), has_worker=False)
+
+    def _ended_before(self, action: Any, reason: str) -> ItemResult:
+        result = self._result(_ENDING[action], reason or f"asked for before its plan began ({action})")
+        return msgspec.structs.replace(result, ended_by=action)
 
     def _insist(self, worker: _Worker, item: QueueItem | None) -> None:
         if worker.item is item is not None:
@@ -350,6 +378,7 @@ class WorkerPool:
     def _done(self, worker: _Worker, item_id: str, result: ItemResult) -> None:
         worker.item = None
         worker.is_checking_first = False
+        self._asked.clear()
         self.activity = Activity()
         if worker.is_spoiled:
             worker.process.kill("its RunEngine panicked")

@@ -325,7 +325,8 @@ def _end(draft: _Draft, event: Ended) -> None:
             held = event.result.reason or status
             draft.repeat(done, 0, event.again_id, held if draft.autostart else "")
         draft.mode = "stopped"
-    if status != "completed" and not (is_fine and status == "failed"):
+    is_skipped = event.result.ended_by == "skip"
+    if status != "completed" and not is_skipped and not (is_fine and status == "failed"):
         draft.autostart = False
 
 

@@ -1,7 +1,8 @@
 """A scripted peer in the worker's place, for tests of the manager alone: it speaks the frames, and has no RunEngine.
 
 Its plans do what their names say: `quick`, `wait` (until it is controlled), `die`, `freeze`, `deaf` (ignores control),
-`exits`, `brief`, and `far`, which its check refuses. It starts in milliseconds.
+`exits`, `brief`, `late_check` (waits, after a check that takes a while), and `far`, which its check refuses. It starts
+in milliseconds.
 """
 
 import argparse
@@ -36,8 +37,8 @@ from bec_bluesky.messages.worker import (
     WorkerReady,
 )
 
-PLANS = ("quick", "wait", "die", "freeze", "deaf", "exits", "brief", "far", "slow_check")
-ENDINGS = {"stop": "stopped", "abort": "aborted", "halt": "halted"}
+PLANS = ("quick", "wait", "die", "freeze", "deaf", "exits", "brief", "far", "slow_check", "late_check")
+ENDINGS = {"finish": "completed", "skip": "stopped", "stop": "stopped", "abort": "aborted", "halt": "halted"}
 
 
 class Peer:
@@ -46,6 +47,7 @@ class Peer:
         self._controls: queue.Queue[str] = queue.Queue()
         self._lock = threading.Lock()
         self._running: threading.Thread | None = None
+        self._ended_by = ""
 
     def say(self, message: FromWorker) -> None:
         data = encode(message)
@@ -79,12 +81,15 @@ class Peer:
     def check(self, message: CheckItem) -> None:
         if message.item.plan == "slow_check":
             time.sleep(60)
+        if message.item.plan == "late_check":
+            time.sleep(0.3)
         failure = (
             tell(BadArgumentError("far: point 3 moves x to 99, beyond 10")) if message.item.plan == "far" else None
         )
         self.say(CheckResult(check_id=message.check_id, failure=failure, points=5, devices=["x"]))
 
     def run(self, message: RunItem) -> None:
+        self._ended_by = ""
         item, uid, begun = message.item, str(uuid.uuid4()), time.time()
         if "SCRIPTED_WORKER_LOG" in os.environ:
             with open(os.environ["SCRIPTED_WORKER_LOG"], "a") as log:  # noqa: PTH123  # one write, appended whole
@@ -102,6 +107,7 @@ class Peer:
             time_start=begun,
             time_stop=time.time(),
             reason="" if exit_status == "completed" else "as it was told",
+            ended_by=self._ended_by,  # pyright: ignore[reportArgumentType]
         )
         self.say(WorkerItemDone(item_id=item.item_id, result=result))
 
@@ -119,7 +125,7 @@ class Peer:
                 time.sleep(60)
             case "brief":
                 time.sleep(0.02)
-            case "wait":
+            case "wait" | "late_check":
                 return self.wait()
         return "completed"
 
@@ -131,6 +137,7 @@ class Peer:
             elif action == "resume":
                 self.say(RunState(state="running"))
             else:
+                self._ended_by = action
                 return ENDINGS[action]
 
 

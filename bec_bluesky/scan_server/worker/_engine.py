@@ -1,9 +1,10 @@
 """The worker's RunEngine: it runs in a loop of its own, and can be acted upon whatever it is doing."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 
 import uvloop
 from bluesky import RunEngine
@@ -11,12 +12,15 @@ from bluesky.utils import DuringTask, PlanHalt
 
 from bec_bluesky import __version__
 from bec_bluesky.log import logger
+from bec_bluesky.messages.queue import RunAction
 
-__all__ = ["Action", "Engine"]
+__all__ = ["Engine"]
 
 _log = logger(__name__)
-Action = Literal["pause", "pause_now", "resume", "stop", "abort", "halt"]
 _ENDING = ("stopping", "aborting", "halting")
+_ENDS_OF_POINTS = ("save", "remote_step")
+_PASSING_TIME = ("sleep", "null")
+"""What a plan may do after a point, or a checkpoint, without having begun another."""
 
 
 class Engine(RunEngine):
@@ -38,13 +42,25 @@ class Engine(RunEngine):
         # asyncio's own loops have it: by that a suspender knows that it was called in the loop, as remote signals do
         self._loop._thread_id = self._th.ident  # pyright: ignore[reportAttributeAccessIssue]  # uvloop's has none
         self.md["versions"]["bec_bluesky"] = __version__
+        self._finish_reason: str | None = None
+        """Why the plan is to end at its next checkpoint."""
+        self._is_finished_early = False
+
+    @property
+    def is_finished_early(self) -> bool:
+        """Whether the plan was ended because `finish` was asked for, and not by itself before that."""
+        return self._is_finished_early
+
+    def begin_item(self) -> None:
+        """Forget what was asked of the plan before."""
+        self._finish_reason, self._is_finished_early = None, False
 
     def set_hooks(self, *, waiting: Callable[[Any], None], state: Callable[[Any, Any], None]) -> None:
         """Hear what is waited for (None: no longer) and of each change of state (new, old)."""
         self.waiting_hook: Any = waiting
         self.state_hook: Any = state
 
-    async def act(self, action: Action, reason: str) -> bool:
+    async def act(self, action: RunAction, reason: str) -> bool:
         """Act on a plan that is running, in this engine's loop.
 
         Gives False if the engine is paused or about to be: then the thread that called the plan must act. What makes no
@@ -63,12 +79,19 @@ class Engine(RunEngine):
             await self._act_on_running(action, reason)
         return True
 
-    async def _act_on_running(self, action: Action, reason: str) -> None:
+    async def _act_on_running(self, action: RunAction, reason: str) -> None:
         match action:
             case "pause" | "pause_now":
                 await self._request_pause_coro(action == "pause")
             case "resume":
                 self._deferred_pause_requested = False
+            case "finish":
+                self._finish_reason = reason
+                if self._is_between_points:
+                    await self._finish()
+            case "skip":
+                self._reason = reason
+                await self._stop_coro()
             case "stop":
                 await self._stop_coro()
             case "abort":
@@ -76,6 +99,38 @@ class Engine(RunEngine):
             case "halt":
                 self._reason = reason
                 await self._halt_coro()
+
+    def finish(self) -> Any:
+        """End a paused plan in order, without the point that the pause interrupted; in the thread that called it."""
+        self._is_finished_early = True
+        return self.stop()
+
+    def give_reason(self, reason: str) -> None:
+        """Say why the plan ends; goes into the stop document."""
+        self._reason = reason
+
+    @property
+    def _is_between_points(self) -> bool:
+        """Whether the plan only lets time pass since its last event or checkpoint."""
+        cache: Any = self._msg_cache
+        if not cache or not self._rewindable_flag:
+            return False  # what is done now is not kept there
+        since = itertools.takewhile(lambda msg: msg.command not in _ENDS_OF_POINTS, reversed(cache))
+        commands = [msg.command for msg in since]
+        return bool(commands) and all(command in _PASSING_TIME for command in commands)
+
+    async def _finish(self) -> None:
+        self._reason, self._finish_reason = self._finish_reason or "", None
+        self._is_finished_early = True
+        await self._stop_coro()
+
+    async def _checkpoint(self, msg: Any) -> None:
+        """Take a checkpoint; the plan ends here if it is to finish early."""
+        if self._finish_reason is None or str(self.state) != "running":
+            await super()._checkpoint(msg)
+            return
+        await self._reset_checkpoint_state_coro()
+        await self._finish()
 
     def _cut_clean_up_short(self) -> None:
         """Halt although the plan is cleaning up; the state machine has no way from aborting to halting."""
@@ -85,13 +140,13 @@ class Engine(RunEngine):
             self._task.cancel()
 
     async def _close_run(self, msg: Any) -> Any:
-        """Close a run; that of a plan which was aborted by somebody gets their reason.
+        """Close a run; that of a plan which was ended by somebody gets their reason.
 
         A plan that is ended while it opens its run wants to close it all the same; there is none yet.
         """
         if msg.run not in self._run_bundlers and str(self.state) in _ENDING:
             return None
-        if msg.kwargs.get("exit_status") == "abort" and not msg.kwargs.get("reason") and self._reason:
+        if msg.kwargs.get("exit_status") in ("abort", "success") and not msg.kwargs.get("reason") and self._reason:
             msg = msg._replace(kwargs=msg.kwargs | {"reason": self._reason})
         return await super()._close_run(msg)
 

@@ -10,14 +10,14 @@ from bluesky.run_engine import RunEngineResult
 from bluesky.utils import RunEngineInterrupted
 
 from bec_bluesky.log import logger
-from bec_bluesky.messages.queue import ExitStatus, ItemResult, QueueItem
+from bec_bluesky.messages.queue import ExitStatus, ItemResult, QueueItem, RunAction
 from bec_bluesky.scan_server.worker._cause import cause_of, traceback_of
-from bec_bluesky.scan_server.worker._engine import Action, Engine
+from bec_bluesky.scan_server.worker._engine import Engine
 
 __all__ = ["RunningItem"]
 
 _log = logger(__name__)
-_ENDS: dict[str, ExitStatus] = {"stop": "stopped", "abort": "aborted", "halt": "halted"}
+_ENDS: dict[str, ExitStatus] = {"skip": "stopped", "stop": "stopped", "abort": "aborted", "halt": "halted"}
 _STATUSES: dict[str, ExitStatus] = {"success": "completed", "abort": "aborted", "fail": "failed"}
 _NO_CHECKPOINT = "it was paused where the plan allows no pause (no checkpoint), so it was aborted"
 
@@ -28,9 +28,12 @@ class RunningItem:
     def __init__(self, engine: Engine, item: QueueItem) -> None:
         self._engine = engine
         self.item = item
-        self._actions: queue.SimpleQueue[tuple[Action, str]] = queue.SimpleQueue()
+        self._actions: queue.SimpleQueue[tuple[RunAction, str]] = queue.SimpleQueue()
         self._end: ExitStatus | None = None
         self._end_reason = ""
+        self._ended_by: Any = ""
+        self._finish_reason: str | None = None
+        self._has_begun = False
         self._error: BaseException | None = None
         self._result: RunEngineResult | None = None
         self.run_uids: list[str] = []
@@ -59,12 +62,14 @@ class RunningItem:
         if not self.begun.done():
             self.begun.set_result(None)
 
-    def want(self, action: Action, reason: str) -> None:
-        """Note how the item is to end; halting is the last word."""
+    def want(self, action: RunAction, reason: str) -> None:
+        """Note how the item is to end; halting is the last word. Finishing early is no end if the plan is faster."""
+        if action == "finish" and self._finish_reason is None:
+            self._finish_reason = reason
         if action in _ENDS and (self._end is None or action == "halt"):
-            self._end, self._end_reason = _ENDS[action], reason or self._end_reason
+            self._end, self._end_reason, self._ended_by = _ENDS[action], reason or self._end_reason, action
 
-    def act_when_paused(self, action: Action, reason: str) -> None:
+    def act_when_paused(self, action: RunAction, reason: str) -> None:
         """Have the main thread act, which waits for that while the engine is paused."""
         self._actions.put((action, reason))
 
@@ -73,12 +78,14 @@ class RunningItem:
     def run(self, make_plan: Callable[[], Any]) -> ItemResult:
         """Run the plan to its end, however it ends."""
         started = time.time()
+        self._engine.begin_item()
         try:
             plan = make_plan()
         except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
             self._error = error
         else:
-            if self._end is None:
+            if self._end is None and self._finish_reason is None:
+                self._has_begun = True
                 self._attend(lambda: self._engine(plan, **self._metadata()))
                 self._serve_pauses()
         self.over.set_result(None)
@@ -110,6 +117,12 @@ class RunningItem:
             match action:
                 case "resume":
                     self._attend(engine.resume)
+                case "finish":
+                    engine.give_reason(reason)
+                    self._attend(engine.finish)
+                case "skip":
+                    engine.give_reason(reason)
+                    self._attend(engine.stop)
                 case "stop":
                     self._attend(engine.stop)
                 case "abort":
@@ -129,7 +142,13 @@ class RunningItem:
             time_stop=time.time(),
             reason=reason,
             traceback="" if self._error is None else traceback_of(self._error),
+            ended_by=self._ended_by or ("finish" if self._is_finished_early else ""),
         )
+
+    @property
+    def _is_finished_early(self) -> bool:
+        """Whether `finish` ended it: before it began, or at a point."""
+        return self._finish_reason is not None and (self._engine.is_finished_early or not self._has_begun)
 
     def _outcome(self) -> tuple[ExitStatus, str]:
         error = self._error
@@ -140,6 +159,8 @@ class RunningItem:
             return self._end, reason
         if error is not None:
             return "failed", cause_of(error)
+        if self._is_finished_early:
+            return "completed", self._finish_reason or "finished early"
         if self._result is None:
             return "aborted", _NO_CHECKPOINT
         status = _STATUSES.get(self._result.exit_status, "unknown")

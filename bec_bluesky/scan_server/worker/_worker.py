@@ -17,7 +17,7 @@ from bec_bluesky.channels import READBACKS
 from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import encode
-from bec_bluesky.messages.queue import ItemResult, QueueItem
+from bec_bluesky.messages.queue import ItemResult, QueueItem, RunAction
 from bec_bluesky.messages.worker import (
     CheckItem,
     CheckResult,
@@ -40,7 +40,7 @@ from bec_bluesky.scan_server.worker._arguments import call
 from bec_bluesky.scan_server.worker._check import Readings, check_item
 from bec_bluesky.scan_server.worker._claim import ItemClaim
 from bec_bluesky.scan_server.worker._control_thread import ControlThread
-from bec_bluesky.scan_server.worker._engine import Action, Engine
+from bec_bluesky.scan_server.worker._engine import Engine
 from bec_bluesky.scan_server.worker._item import RunningItem
 from bec_bluesky.scan_server.worker._plans import PlanRegistry
 from bec_bluesky.scan_server.worker._progress import ProgressMeter, expected_points
@@ -241,10 +241,10 @@ class Worker:
         self._item = RunningItem(self._engine, job.item)
         self._jobs.put(job)
 
-    async def _act(self, running: RunningItem, action: Action, reason: str) -> None:
+    async def _act(self, running: RunningItem, action: RunAction, reason: str) -> None:
         """Act on an item; before its plan has begun, wait until it has."""
         running.want(action, reason)
-        if action in ("stop", "abort", "halt"):
+        if action in ("skip", "stop", "abort", "halt"):
             self._publisher.let_go()
         await _done(running.begun)
         if running.is_over:
@@ -309,7 +309,7 @@ class Worker:
         running = self._item
         if running is None:
             return
-        steps: tuple[tuple[Action, float], ...] = (("abort", _CLEAN_UP), ("halt", _HALT))
+        steps: tuple[tuple[RunAction, float], ...] = (("abort", _CLEAN_UP), ("halt", _HALT))
         for action, patience in steps:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):

@@ -69,6 +69,19 @@ def no_checkpoint():
     yield from bps.sleep(600)
 
 
+def relative_scan(num: int = 1000):
+    """Scan about where x is, and go back there."""
+    def slowly(detectors, step, pos_cache):
+        yield from bps.one_nd_step(detectors, step, pos_cache)
+        yield from bps.sleep(0.01)
+    yield from bp.rel_scan([det], x, -1, 1, num, per_step=slowly)
+
+
+def wait_between_points():
+    """Take a point, then wait for ever before the next."""
+    yield from bp.count([det], 2, 600)
+
+
 def nested():
     """Open a run within a run."""
     yield from bpp.set_run_key_wrapper(bps.open_run(md={"purpose": "outer"}), "outer")
