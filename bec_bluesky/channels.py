@@ -68,6 +68,7 @@ PLANS = Channel("scan:plans", queue.PlanInfo, "table", writer="scan server")
 ITEMS = Channel("queue:items", queue.QueueItem, "table", writer="scan server")
 ORDER = Channel("queue:order", None, "list", writer="scan server")
 QUEUE = Channel("queue:state", None, "table", writer="scan server")
+CONSOLE = Channel("console", common.ConsoleText, "log", writer="scan server", length=10_000)
 ITEMS_DONE = Channel("queue:done", queue.ItemDone, "stream", writer="scan server")
 
 # ── runs ──────────────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Alarm", "Failure", "Heartbeat", "Message"]
+__all__ = ["Alarm", "ConsoleText", "Failure", "Heartbeat", "Message"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -56,3 +56,13 @@ class Alarm(Message, frozen=True, kw_only=True, tag="alarm"):
     """info, warning or error."""
     run: str | None = None
     device: str | None = None
+
+
+class ConsoleText(Message, frozen=True, kw_only=True, tag="console_text"):
+    """What a plan, a script or a service says to people, as it was printed."""
+
+    time: float
+    source: str
+    """scan_server, worker, or the id of a task."""
+    text: str
+    """Whole lines where possible."""

@@ -4,6 +4,24 @@ from typing import Any, Literal
 
 import msgspec
 
+from bec_bluesky.messages.around_queue import (
+    EndTask,
+    GetLock,
+    GetRules,
+    GetTasks,
+    LockAll,
+    LockState,
+    PlansReloaded,
+    ReloadPlans,
+    Rules,
+    RunFunction,
+    RunScript,
+    SetEnvironment,
+    SetRules,
+    Task,
+    Tasks,
+    Unlock,
+)
 from bec_bluesky.messages.common import Failure, Message
 
 __all__ = [
@@ -35,6 +53,7 @@ __all__ = [
     "Reply",
     "Request",
     "RunAction",
+    "RunOfItem",
     "ScanServerStatus",
     "SetQueueMode",
     "StartQueue",
@@ -243,6 +262,16 @@ class GetHistory(Message, frozen=True, kw_only=True, tag="get_history"):
     limit: int = 50
     before: str | None = None
     """Cursor: the `next` of an earlier answer."""
+    text: str = ""
+    """Found, whatever its case, in plan, title, note, sample, user, or the reason why it ended."""
+    plan: str = ""
+    user: str = ""
+    sample: str = ""
+    status: str = ""
+    """An ExitStatus."""
+    since: float | None = None
+    until: float | None = None
+    """Bounds of the time at which items ended."""
 
 
 RequestBody = (
@@ -263,6 +292,17 @@ RequestBody = (
     | GetQueue
     | GetStatus
     | GetHistory
+    | SetEnvironment
+    | RunScript
+    | RunFunction
+    | EndTask
+    | GetTasks
+    | LockAll
+    | Unlock
+    | GetLock
+    | SetRules
+    | GetRules
+    | ReloadPlans
 )
 
 
@@ -274,6 +314,12 @@ class Request(Message, frozen=True, kw_only=True, tag="request"):
     """Client id: answers go to `Channel REPLIES` of that client."""
     deadline: float
     user: str
+    user_group: str = ""
+    """Whose rules apply; empty: those of a person at the instrument (no restriction)."""
+    lock_key: str = ""
+    """Opens what is locked with it."""
+    queue: str = ""
+    """Which queue is meant; empty: the main one."""
     body: RequestBody
 
 
@@ -319,6 +365,15 @@ class Progress(Message, frozen=True, kw_only=True, tag="progress"):
     """Fraction done (0 to 1) of each device that moves and says so."""
 
 
+class RunOfItem(Message, frozen=True, kw_only=True, tag="run_of_item"):
+    """A run that an item opened."""
+
+    uid: str
+    scan_id: int
+    is_open: bool = True
+    exit_status: str = ""
+
+
 class ScanServerStatus(Message, frozen=True, kw_only=True, tag="scan_server_status"):
     """The scan server on one page; latest value on Redis, published at every change."""
 
@@ -340,6 +395,21 @@ class ScanServerStatus(Message, frozen=True, kw_only=True, tag="scan_server_stat
     loop: bool = False
     ignore_failures: bool = False
     autostart: bool = False
+    queue: str = ""
+    """Which queue this tells of; empty: the main one."""
+    environment: Literal["closed", "opening", "open", "closing", "destroying"] = "closed"
+    """What clients of bluesky-queueserver see; see SetEnvironment."""
+    tasks: int = 0
+    """How many scripts and functions run."""
+    tasks_revision: int = 0
+    """Grows with every change of a task."""
+    plans_revision: int = 0
+    """Grows with every change of the plans that are offered."""
+    rules_revision: int = 0
+    lock: LockState | None = None
+    """None: nothing is locked."""
+    runs: list[RunOfItem] = []
+    """Runs of the running item, or of the last one."""
 
 
 class ItemDone(Message, frozen=True, kw_only=True, tag="item_done"):
@@ -352,7 +422,20 @@ class Reply(Message, frozen=True, kw_only=True, tag="reply"):
     """The answer to a Request: a body, or a failure."""
 
     request_id: str
-    body: ItemAccepted | ItemsChanged | Queue | History | ScanServerStatus | QueueItem | None = None
+    body: (
+        ItemAccepted
+        | ItemsChanged
+        | Queue
+        | History
+        | ScanServerStatus
+        | QueueItem
+        | Task
+        | Tasks
+        | LockState
+        | Rules
+        | PlansReloaded
+        | None
+    ) = None
     failure: Failure | None = None
 
 
@@ -382,6 +465,8 @@ class PlanInfo(Message, frozen=True, kw_only=True, tag="plan_info"):
     summary: str = ""
     text: str = ""
     parameters: list[Parameter] = []
+    properties: dict[str, Any] = {}
+    """What `parameter_annotation_decorator` of bluesky-queueserver says of the parameters, and other plain data."""
 
 
 def _freeze() -> None:
