@@ -15,7 +15,7 @@ from bec_bluesky.documents._journal import DocumentJournal
 from bec_bluesky.documents._replay import replay
 from bec_bluesky.documents._retrieval import open_catalog
 from bec_bluesky.documents._runs import Run, Runs
-from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, Product
+from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, Product, RunProblem
 
 __all__ = [
     "AnalysisResult",
@@ -28,6 +28,7 @@ __all__ = [
     "Product",
     "Run",
     "RunCallback",
+    "RunProblem",
     "RunSink",
     "Runs",
     "api_key",

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import CURSORS, DOCUMENTS, POINTS, RESULTS, RUNS, STORED
 from bec_bluesky.documents._callback import RunCallback
-from bec_bluesky.documents._publish import Publisher
+from bec_bluesky.documents._publish import Alarm, Publisher
 from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, unpack
@@ -27,8 +27,6 @@ KEEP_STORED = 3_600
 """Seconds for which the documents of a run stay on Redis after every required consumer has stored them."""
 KEEP_PRODUCTS = 86_400
 """Seconds for which points and results stay on Redis after their run."""
-
-Alarm = Callable[..., Coroutine[Any, Any, None]]
 
 
 @dataclass

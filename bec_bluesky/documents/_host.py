@@ -52,7 +52,7 @@ class DocumentService(Service):
 
     async def _host(self, hosted: Hosted, required: frozenset[str]) -> None:
         """Feed one callback for ever; what goes wrong with it is its own affair."""
-        publisher = Publisher(self.bus, asyncio.get_running_loop())
+        publisher = Publisher(self.bus, asyncio.get_running_loop(), self.alarm)
         try:
             words = {"data_dir": str(self.settings.data_dir), "files_dir": str(self.settings.files_dir)}
             options = replaced(hosted.options, words)

@@ -1,24 +1,28 @@
 """Publishes what a callback makes: points, results, files; in order, and once also when a run is fed again."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import FILES, LATEST_POINT, POINTS, RESULTS
 from bec_bluesky.errors import BusError, StreamGapError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, Product
+from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, Product, RunProblem
 
-__all__ = ["Publisher"]
+__all__ = ["Alarm", "Publisher"]
 
 _log = logger(__name__)
+Alarm = Callable[..., Coroutine[Any, Any, None]]
 
 
 class Publisher:
     """One callback's way to Redis; `emit` may be called from any thread."""
 
-    def __init__(self, bus: Bus, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, bus: Bus, loop: asyncio.AbstractEventLoop, alarm: Alarm) -> None:
         self._bus = bus
         self._loop = loop
+        self._alarm = alarm
         self._waiting: asyncio.Queue[Product] = asyncio.Queue()
         self._numbers: dict[str, tuple[int, int]] = {}
         """{run: (points emitted by this process, points that were there before it)}"""
@@ -64,6 +68,9 @@ class Publisher:
                 await self._bus.append(RESULTS, product, run=product.run_uid)
             case FileReady():
                 await self._bus.append(FILES, product)
+            case RunProblem():
+                text = f"{product.source}: {product.text}"
+                await self._alarm(text, level=product.level, run=product.run_uid)
 
     async def _publish_point(self, point: Point) -> None:
         if point.run_uid not in self._numbers:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from bec_bluesky.messages.common import Message
 
-__all__ = ["AnalysisResult", "FileReady", "Point", "Product", "RunClosed", "RunOpened"]
+__all__ = ["AnalysisResult", "FileReady", "Point", "Product", "RunClosed", "RunOpened", "RunProblem"]
 
 
 class RunOpened(Message, frozen=True, kw_only=True, tag="run_opened"):
@@ -52,7 +52,9 @@ class Point(Message, frozen=True, kw_only=True, tag="point"):
     """{data key: (first, one past the last)} frame indices of this point in the detector's own file."""
     revision: int = 0
     missing: list[str] = []
-    """What was awaited and did not come."""
+    """What was awaited and did not come: data keys, or streams."""
+    joins: dict[str, str] = {}
+    """{data key: how it was joined by time, and by which clock}; given with the first point, and when more come."""
 
 
 class AnalysisResult(Message, frozen=True, kw_only=True, tag="analysis_result"):
@@ -89,4 +91,14 @@ class FileReady(Message, frozen=True, kw_only=True, tag="file_ready"):
     """Deviations that are also said in the file."""
 
 
-Product = Point | AnalysisResult | FileReady
+class RunProblem(Message, frozen=True, kw_only=True, tag="run_problem"):
+    """Something about a run that a person should know; it becomes an alarm."""
+
+    run_uid: str
+    source: str
+    """Which callback or writer says it."""
+    text: str
+    level: Literal["info", "warning", "error"] = "warning"
+
+
+Product = Point | AnalysisResult | FileReady | RunProblem

@@ -79,14 +79,13 @@ async def publish(bus: Bus, documents: list[tuple[str, dict[str, Any]]], *, firs
 
 @contextlib.asynccontextmanager
 async def feeding(bus: Bus, callback: Collector, name: str = "collector") -> AsyncIterator[Feed]:
-    publisher = Publisher(bus, asyncio.get_running_loop())
-    callback.emit = publisher.emit
-
     async def alarm(text: str, **extra: Any) -> None:
         from bec_bluesky.messages.common import Alarm
 
         await bus.append(ALARMS, Alarm(time=1.0, service=name, text=text, run=extra.get("run")))
 
+    publisher = Publisher(bus, asyncio.get_running_loop(), alarm)
+    callback.emit = publisher.emit
     feed = Feed(name, callback, bus, publisher, required=frozenset({name}), alarm=alarm)
     task = asyncio.create_task(feed.run())
     try:
