@@ -57,6 +57,7 @@ SERVICES = Channel("service:<service>", common.Heartbeat, "latest", writer="that
 ALARMS = Channel("alarms", common.Alarm, "log", writer="any service", length=10_000)
 
 # ── scan server ───────────────────────────────────────────────────────────────────────────────────
+LEASE = Channel("scan:lease", queue.Lease, "latest", writer="scan server", lifetime=5.0)
 EPOCH = Channel("scan:epoch", None, "latest", writer="scan server")
 SCAN_ID = Channel("scan:scan_id", None, "latest", writer="scan server's worker")
 REQUESTS_READ = Channel("scan:requests:read", None, "latest", writer="scan server")
@@ -68,6 +69,10 @@ PLANS = Channel("scan:plans", queue.PlanInfo, "table", writer="scan server")
 ITEMS = Channel("queue:items", queue.QueueItem, "table", writer="scan server")
 ORDER = Channel("queue:order", None, "list", writer="scan server")
 QUEUE = Channel("queue:state", None, "table", writer="scan server")
+NAMED_ORDER = Channel("queue:<queue>:order", None, "list", writer="scan server")
+NAMED_QUEUE = Channel("queue:<queue>:state", None, "table", writer="scan server")
+NAMED_STATUS = Channel("queue:<queue>:status", queue.ScanServerStatus, "latest", writer="scan server")
+NAMED_STATUS_CHANGED = Channel("queue:<queue>:status:changed", queue.ScanServerStatus, "fan-out", writer="scan server")
 CONSOLE = Channel("console", common.ConsoleText, "log", writer="scan server", length=10_000)
 ITEMS_DONE = Channel("queue:done", queue.ItemDone, "stream", writer="scan server")
 

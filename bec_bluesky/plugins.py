@@ -8,6 +8,7 @@ never stops a service.
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import Any
 
 from bec_bluesky.errors import PlugInError, SettingsError, choices
 from bec_bluesky.log import logger
+from bec_bluesky.messages.queue import MAIN_QUEUE
 from bec_bluesky.settings import DEFAULT_PROFILE, Settings
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 KINDS = ("plans", "devices", "callbacks", "writers")
+_QUEUE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _log = logger(__name__)
 
 
@@ -80,6 +83,8 @@ class Profile:
     """Goes into every start document (facility, beamline …)."""
     device_servers: tuple[str, ...] | None = None
     """Device servers that `up` starts on this machine; None: all that the device file names."""
+    queues: tuple[str, ...] = ()
+    """Names of queues beside the main one."""
 
 
 def collection(settings: Settings) -> Path:
@@ -103,7 +108,7 @@ def read_profile(settings: Settings) -> Profile:
         ) from None
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from None
-    known = {"title", "hosted", "environment", "companions", "metadata", "device_servers"}
+    known = {"title", "hosted", "environment", "companions", "metadata", "device_servers", "queues"}
     for key in content.keys() - known:
         raise SettingsError(f"{path}: no setting {key!r}: {choices(key, known)}")
     hosted = tuple(_hosted(path, number, entry) for number, entry in enumerate(content.get("hosted", []), 1))
@@ -119,6 +124,7 @@ def read_profile(settings: Settings) -> Profile:
         companions=companions,
         metadata=dict(content.get("metadata", {})),
         device_servers=_device_servers(path, content.get("device_servers", {})),
+        queues=_queues(path, content.get("queues", {})),
     )
 
 
@@ -135,6 +141,22 @@ def _device_servers(path: Path, entry: Any) -> tuple[str, ...] | None:
         raise SettingsError(f'{path}: [device_servers] here = {here!r} must be a list of names, e.g. ["main"]')
     names: list[Any] = list(here)  # pyright: ignore[reportUnknownArgumentType]  # TOML's lists may hold anything
     return tuple(map(str, names))
+
+
+def _queues(path: Path, entry: Any) -> tuple[str, ...]:
+    if not isinstance(entry, dict):
+        raise SettingsError(f"{path}: queues must be a table: [queues]")
+    values: dict[str, Any] = dict(entry)  # pyright: ignore[reportUnknownArgumentType]  # TOML keys are str
+    for key in values.keys() - {"names"}:
+        raise SettingsError(f"{path}: [queues] has no setting {key!r}: {choices(key, ['names'])}")
+    names: Any = values.get("names", [])
+    if not isinstance(names, list):
+        raise SettingsError(f'{path}: [queues] names = {names!r} must be a list of names, e.g. ["main", "align"]')
+    for name in names:  # pyright: ignore[reportUnknownVariableType]  # TOML's lists may hold anything
+        if not isinstance(name, str) or not _QUEUE_NAME.fullmatch(name):
+            raise SettingsError(f"{path}: [queues] {name!r} is no name: 1 to 32 of a-z 0-9 _ -, the first a letter")
+    others: list[str] = [name for name in names if name != MAIN_QUEUE]  # pyright: ignore[reportUnknownVariableType]
+    return tuple(dict.fromkeys(others))
 
 
 def _hosted(path: Path, number: int, entry: Any) -> Hosted:

@@ -36,8 +36,8 @@ class Caller:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def ask(self, body: RequestBody, *, timeout: float = 10.0) -> Any:
-        """Ask and give the body of the answer.
+    async def ask(self, body: RequestBody, *, timeout: float = 10.0, queue: str = "") -> Any:
+        """Ask and give the body of the answer; `queue` names the queue that is meant, if it is not the main one.
 
         Raises what the scan server says (RefusedError and its kin), NoReplyError after `timeout` seconds, and BusError
         if Redis does not take the request.
@@ -47,6 +47,7 @@ class Caller:
             reply_to=self._client,
             deadline=time.time() + timeout,
             user=self._user,
+            queue=queue,
             body=body,
         )
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()

@@ -12,13 +12,13 @@ from typing import Any, Self
 
 from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Caller
-from bec_bluesky.channels import ALARMS, DEVICES, FILES, PLANS, RESULTS, RUNS, SCAN_STATUS, SERVICES, Channel
+from bec_bluesky.channels import ALARMS, DEVICE_HOLDERS, DEVICES, FILES, PLANS, RESULTS, RUNS, SERVICES, Channel
 from bec_bluesky.client._completion import allow_completion
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_door import DeviceDoor, open_device_door
 from bec_bluesky.client._device_file import DeviceFile
 from bec_bluesky.client._devices import Devices
-from bec_bluesky.client._follow import Event, Follow, Place, Settled
+from bec_bluesky.client._follow import Event, Follow, Place, Settled, status_of
 from bec_bluesky.client._loop import Elements, LoopThread
 from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import Plans
@@ -27,7 +27,7 @@ from bec_bluesky.client._watch import run_and_watch
 from bec_bluesky.documents import Runs, find_catalog
 from bec_bluesky.errors import BusError, NoReplyError, RefusedError
 from bec_bluesky.messages.common import Alarm, Heartbeat
-from bec_bluesky.messages.devices import DeviceInfo
+from bec_bluesky.messages.devices import DeviceHolder, DeviceInfo
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, RunOpened
 from bec_bluesky.messages.queue import ControlRun, GetStatus, PlanInfo, RequestBody, ScanServerStatus
 from bec_bluesky.proxy import StopReport
@@ -125,11 +125,11 @@ class Client:
 
     # ── requests ──
 
-    def ask(self, body: RequestBody, *, timeout: float = 10.0) -> Any:
+    def ask(self, body: RequestBody, *, timeout: float = 10.0, queue: str = "") -> Any:
         """Ask the scan server; raises what it says, NoReplyError if it does not run or does not answer."""
-        return self._loop.call(self._ask(body, timeout))
+        return self._loop.call(self._ask(body, timeout, queue))
 
-    async def _ask(self, body: RequestBody, timeout: float) -> Any:
+    async def _ask(self, body: RequestBody, timeout: float, queue: str) -> Any:
         bus = self.bus
         assert self._caller is not None
         deadline = time.monotonic() + _PATIENCE
@@ -140,47 +140,47 @@ class Client:
                     "`bec-bluesky up`, or see why it stopped in the directory that `bec-bluesky status` names"
                 )
             await asyncio.sleep(0.1)
-        return await self._caller.ask(body, timeout=timeout)
+        return await self._caller.ask(body, timeout=timeout, queue=queue)
 
     @property
     def status(self) -> ScanServerStatus:
         """What the scan server does now."""
         return self.ask(GetStatus())
 
-    def statuses(self) -> Iterator[ScanServerStatus]:
+    def statuses(self, queue: str = "") -> Iterator[ScanServerStatus]:
         """Give the scan server's status now and at each change, for ever."""
-        return self._loop.iterate(_statuses(self.bus))
+        return self._loop.iterate(_statuses(self.bus, queue))
 
-    def pause(self, *, now: bool = False) -> None:
+    def pause(self, *, now: bool = False, queue: str = "") -> None:
         """Pause the run after the point under way, or at once."""
-        self.ask(ControlRun(action="pause_now" if now else "pause"))
+        self.ask(ControlRun(action="pause_now" if now else "pause"), queue=queue)
 
-    def resume(self) -> None:
+    def resume(self, *, queue: str = "") -> None:
         """Go on after a pause."""
-        self.ask(ControlRun(action="resume"))
+        self.ask(ControlRun(action="resume"), queue=queue)
 
-    def finish(self, reason: str = "", *, item_id: str = "") -> None:
+    def finish(self, reason: str = "", *, item_id: str = "", queue: str = "") -> None:
         """Close the run after the point under way, clean up; it counts as a success.
 
         With `item_id` only if that item runs (so have `skip` and the other ways to end a run).
         """
-        self.ask(ControlRun(action="finish", reason=reason, item_id=item_id))
+        self.ask(ControlRun(action="finish", reason=reason, item_id=item_id), queue=queue)
 
-    def skip(self, reason: str = "", *, item_id: str = "") -> None:
+    def skip(self, reason: str = "", *, item_id: str = "", queue: str = "") -> None:
         """End the run now, in order; the queue goes on with the next item."""
-        self.ask(ControlRun(action="skip", reason=reason, item_id=item_id))
+        self.ask(ControlRun(action="skip", reason=reason, item_id=item_id), queue=queue)
 
-    def stop(self, reason: str = "", *, item_id: str = "") -> None:
+    def stop(self, reason: str = "", *, item_id: str = "", queue: str = "") -> None:
         """End the run now, in order; it counts as a success."""
-        self.ask(ControlRun(action="stop", reason=reason, item_id=item_id))
+        self.ask(ControlRun(action="stop", reason=reason, item_id=item_id), queue=queue)
 
-    def abort(self, reason: str = "", *, item_id: str = "") -> None:
+    def abort(self, reason: str = "", *, item_id: str = "", queue: str = "") -> None:
         """End the run with clean-up; it counts as aborted."""
-        self.ask(ControlRun(action="abort", reason=reason, item_id=item_id))
+        self.ask(ControlRun(action="abort", reason=reason, item_id=item_id), queue=queue)
 
-    def halt(self, reason: str = "", *, item_id: str = "") -> None:
+    def halt(self, reason: str = "", *, item_id: str = "", queue: str = "") -> None:
         """End the run at once, without clean-up."""
-        self.ask(ControlRun(action="halt", reason=reason, item_id=item_id))
+        self.ask(ControlRun(action="halt", reason=reason, item_id=item_id), queue=queue)
 
     def stop_all(self) -> StopReport:
         """Stop everything that moves, at once, whoever moves it (panic stop), and abort what runs.
@@ -206,6 +206,12 @@ class Client:
         """The devices of all device servers, by path."""
         tables: dict[str, dict[str, DeviceInfo]] = self._loop.call(self.bus.find_tables(DEVICES, "server"))
         return {path: info for table in tables.values() for path, info in table.items()}
+
+    @property
+    def holders(self) -> dict[str, DeviceHolder]:
+        """Who holds which device, of all device servers; a device that nobody holds is not in it."""
+        tables: dict[str, dict[str, DeviceHolder]] = self._loop.call(self.bus.find_tables(DEVICE_HOLDERS, "server"))
+        return {device: holder for table in tables.values() for device, holder in table.items()}
 
     def _device_door(self) -> DeviceDoor:
         with self._door_lock:
@@ -239,10 +245,16 @@ class Client:
         return self._loop.call(Place.now(self.bus))
 
     def follow_item(
-        self, item_id: str, place: Place, settled: Settled = "callbacks", *, deadline: float | None = None
+        self,
+        item_id: str,
+        place: Place,
+        settled: Settled = "callbacks",
+        *,
+        deadline: float | None = None,
+        queue: str = "",
     ) -> Elements[Event]:
         """Give what an item brings, from its start to its end, or until `deadline` (monotonic)."""
-        follow = Follow(self.bus, place, item_id=item_id, settled=settled)
+        follow = Follow(self.bus, place, item_id=item_id, settled=settled, queue=queue)
         return self._loop.iterate(_until(deadline, follow.events()))
 
     def follow_run(self, run: str | int, settled: Settled = "callbacks") -> Elements[Event]:
@@ -321,10 +333,10 @@ async def _until(deadline: float | None, events: AsyncGenerator[Event, None]) ->
         await events.aclose()
 
 
-async def _statuses(bus: Bus) -> AsyncGenerator[ScanServerStatus, None]:
+async def _statuses(bus: Bus, queue: str) -> AsyncGenerator[ScanServerStatus, None]:
     before: ScanServerStatus | None = None
     while True:
-        status: ScanServerStatus | None = await bus.get(SCAN_STATUS)
+        status = await status_of(bus, queue)
         if status is not None and status != before:
             yield status
             before = status

@@ -7,14 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import FILES, ITEMS, ITEMS_DONE, POINTS, RESULTS, RUNS, SCAN_STATUS, SERVICES, STORED, Channel
+from bec_bluesky.channels import (
+    FILES,
+    ITEMS,
+    ITEMS_DONE,
+    NAMED_STATUS,
+    POINTS,
+    RESULTS,
+    RUNS,
+    SCAN_STATUS,
+    SERVICES,
+    STORED,
+    Channel,
+)
 from bec_bluesky.errors import BusError, NoReplyError, RefusedError
 from bec_bluesky.messages import decoder
 from bec_bluesky.messages.common import Heartbeat
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, RunClosed, RunOpened
 from bec_bluesky.messages.queue import ItemDone, QueueItem, ScanServerStatus
 
-__all__ = ["Event", "Follow", "Place", "Settled"]
+__all__ = ["Event", "Follow", "Place", "Settled", "status_of"]
 
 Event = RunOpened | Point | AnalysisResult | FileReady | RunClosed | ScanServerStatus | ItemDone
 Settled = Literal["callbacks", "all"]
@@ -60,9 +72,17 @@ class Follow:
     """
 
     def __init__(
-        self, bus: Bus, place: Place, *, item_id: str = "", run_uid: str = "", settled: Settled = "callbacks"
+        self,
+        bus: Bus,
+        place: Place,
+        *,
+        item_id: str = "",
+        run_uid: str = "",
+        settled: Settled = "callbacks",
+        queue: str = "",
     ) -> None:
         self._bus = bus
+        self._queue = queue
         self._item_id = item_id
         self._settled: Settled = settled
         self._runs: dict[str, _Run] = {}
@@ -110,7 +130,7 @@ class Follow:
                 if event is not None:
                     found.append(event)
         if self._item_id and self._end is None:
-            status: ScanServerStatus | None = await self._bus.get(SCAN_STATUS)
+            status = await status_of(self._bus, self._queue)
             if status is not None and status.time != self._status_time:
                 self._status_time = status.time
                 found.append(status)
@@ -182,6 +202,11 @@ class Follow:
                 "the scan server is gone; what it was running is closed as failed when it is back "
                 "(`bec-bluesky status`, `bec-bluesky queue history`)"
             )
+
+
+async def status_of(bus: Bus, queue: str) -> ScanServerStatus | None:
+    """Give the latest status of a queue; the main one's name is empty."""
+    return await (bus.get(NAMED_STATUS, queue=queue) if queue else bus.get(SCAN_STATUS))
 
 
 def _consumers(beats: dict[str, Heartbeat], settled: Settled) -> set[str]:

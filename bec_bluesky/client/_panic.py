@@ -26,4 +26,4 @@ async def panic_stop(bus: Bus, caller: Caller) -> StopReport:
 async def _abort_at_once(caller: Caller) -> None:
     """Abort what runs, lest a plan that waits for no device go on; without a scan server nothing runs."""
     with contextlib.suppress(RefusedError, NoReplyError, BusError):
-        await caller.ask(ControlRun(action="abort", reason="panic stop"), timeout=_ABORT_TIMEOUT)
+        await caller.ask(ControlRun(action="abort", reason="panic stop", all_queues=True), timeout=_ABORT_TIMEOUT)

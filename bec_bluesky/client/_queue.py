@@ -9,6 +9,7 @@ from bec_bluesky.client._follow import Event, Place, Settled
 from bec_bluesky.client._loop import Elements
 from bec_bluesky.errors import NoReplyError, UnknownItemError
 from bec_bluesky.messages.queue import (
+    MAIN_QUEUE,
     AddItem,
     AddItems,
     ClearQueue,
@@ -28,6 +29,7 @@ from bec_bluesky.messages.queue import (
     ReleaseItem,
     RemoveItem,
     RemoveItems,
+    RequestBody,
     SetQueueMode,
     StartQueue,
     StopQueue,
@@ -60,7 +62,7 @@ class Item:
     def message(self) -> QueueItem:
         """The item as it is now."""
         if self._known.state != "done":
-            self._known = self._client.queue.find(self.item_id) or self._known
+            self._known = self._queue.find(self.item_id) or self._known
         return self._known
 
     @property
@@ -75,12 +77,14 @@ class Item:
 
     def follow(self, settled: Settled = "callbacks") -> Elements[Event]:
         """Give what it brings, from its start to its end (the last event is its ItemDone)."""
-        return self._client.follow_item(self.item_id, self._place, settled)
+        return self._client.follow_item(self.item_id, self._place, settled, queue=self._known.queue)
 
     def wait(self, timeout: float | None = None) -> QueueItem:
         """Wait until it has ended and what belongs to it is there; raises NoReplyError after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        events = self._client.follow_item(self.item_id, self._place, "callbacks", deadline=deadline)
+        events = self._client.follow_item(
+            self.item_id, self._place, "callbacks", deadline=deadline, queue=self._known.queue
+        )
         for event in events:
             if isinstance(event, ItemDone):
                 self._known = event.item
@@ -89,24 +93,24 @@ class Item:
 
     def move(self, position: int | None = None, *, before: str = "", after: str = "") -> None:
         """Give it another place: 0 is the front, none the back; or before or after another item."""
-        self._client.queue.move(self.item_id, position, before=before, after=after)
+        self._queue.move(self.item_id, position, before=before, after=after)
 
     def hold(self, reason: str = "") -> None:
         """Have the queue stop in front of it, until it is released."""
-        self._client.queue.hold(self.item_id, reason)
+        self._queue.hold(self.item_id, reason)
 
     def release(self) -> None:
         """Let it run when its turn comes."""
-        self._client.queue.release(self.item_id)
+        self._queue.release(self.item_id)
 
     def edit(self, *args: Any, **kwargs: Any) -> None:
         """Give it other arguments while it waits: by name those that change, or all positional ones anew."""
-        self._known = self._client.queue.edit(self.item_id, *args, **kwargs)
+        self._known = self._queue.edit(self.item_id, *args, **kwargs)
 
     def again(self, *, start: bool = False, **changes: Any) -> "Item":
         """Add the same once more, with the keyword arguments that are given changed."""
         item = self.message
-        return self._client.queue.put(
+        return self._queue.put(
             item.plan,
             item.args,
             item.kwargs | changes,
@@ -116,6 +120,10 @@ class Item:
             sample=item.sample,
             start=start,
         )
+
+    @property
+    def _queue(self) -> "QueueDoor":
+        return self._client.queue(self._known.queue)
 
     def cancel(self) -> None:
         """Take it out of the queue; one that runs is aborted."""
@@ -133,8 +141,16 @@ class Item:
 class QueueDoor:
     """What a person does with the queue."""
 
-    def __init__(self, client: "Client") -> None:
+    def __init__(self, client: "Client", name: str = "") -> None:
         self._client = client
+        self._name = name
+
+    def __call__(self, name: str) -> "QueueDoor":
+        """Give another queue by its name; `profile.toml` declares them, and they run side by side."""
+        return QueueDoor(self._client, "" if name == MAIN_QUEUE else name)
+
+    def _ask(self, body: RequestBody, *, timeout: float = 10.0) -> Any:
+        return self._client.ask(body, timeout=timeout, queue=self._name)
 
     def add(self, plan: str, *args: Any, **kwargs: Any) -> Item:
         """Put a plan with its arguments at the end of the queue; nothing starts.
@@ -194,7 +210,7 @@ class QueueDoor:
             for plan, args, *kwargs in calls
         ]
         place = self._client.place()
-        changed: ItemsChanged = self._client.ask(AddItems(items=items, position=position, start=start), timeout=60.0)
+        changed: ItemsChanged = self._ask(AddItems(items=items, position=position, start=start), timeout=60.0)
         return [Item(self._client, item, place, changed.warnings) for item in changed.items]
 
     def stop_here(self, position: int | None = None) -> Item:
@@ -207,7 +223,7 @@ class QueueDoor:
 
     def _accepted(self, body: AddItem | ExecuteItem) -> Item:
         place = self._client.place()
-        accepted: ItemAccepted = self._client.ask(body)
+        accepted: ItemAccepted = self._ask(body)
         return Item(self._client, accepted.item, place, accepted.warnings)
 
     def edit(self, item_id: str, *args: Any, **kwargs: Any) -> QueueItem:
@@ -223,40 +239,40 @@ class QueueDoor:
             sample=old.sample,
             goes_back=old.goes_back,
         )
-        accepted: ItemAccepted = self._client.ask(EditItem(item_id=old.item_id, item=new))
+        accepted: ItemAccepted = self._ask(EditItem(item_id=old.item_id, item=new))
         return accepted.item
 
     def move(self, item_id: str, position: int | None = None, *, before: str = "", after: str = "") -> None:
         """Give a waiting item another place: 0 is the front, none the back; or before or after another one."""
         place = {"before": self._full_id(before), "after": self._full_id(after)}
-        self._client.ask(MoveItems(item_ids=[self._full_id(item_id)], position=position, **place))
+        self._ask(MoveItems(item_ids=[self._full_id(item_id)], position=position, **place))
 
     def hold(self, item_id: str, reason: str = "") -> None:
         """Have the queue stop in front of a waiting item, until it is released."""
-        self._client.ask(HoldItem(item_id=self._full_id(item_id), reason=reason))
+        self._ask(HoldItem(item_id=self._full_id(item_id), reason=reason))
 
     def remove(self, *item_ids: str) -> None:
         """Take waiting items out, all or none; the beginnings of their ids suffice."""
         if len(item_ids) == 1:
-            self._client.ask(RemoveItem(item_id=self._full_id(item_ids[0])))
+            self._ask(RemoveItem(item_id=self._full_id(item_ids[0])))
         else:
-            self._client.ask(RemoveItems(item_ids=[self._full_id(item_id) for item_id in item_ids]))
+            self._ask(RemoveItems(item_ids=[self._full_id(item_id) for item_id in item_ids]))
 
     def release(self, item_id: str) -> None:
         """Let a held item run when its turn comes; the beginning of its id suffices."""
-        self._client.ask(ReleaseItem(item_id=self._full_id(item_id)))
+        self._ask(ReleaseItem(item_id=self._full_id(item_id)))
 
     def clear(self) -> None:
         """Take all waiting items out."""
-        self._client.ask(ClearQueue())
+        self._ask(ClearQueue())
 
     def start(self) -> None:
         """Run the waiting items one after the other."""
-        self._client.ask(StartQueue())
+        self._ask(StartQueue())
 
     def stop(self, *, cancel: bool = False) -> None:
         """Stop after the running item; `cancel` takes that back."""
-        self._client.ask(StopQueue(cancel=cancel))
+        self._ask(StopQueue(cancel=cancel))
 
     def mode(
         self, *, loop: bool | None = None, ignore_failures: bool | None = None, autostart: bool | None = None
@@ -266,7 +282,7 @@ class QueueDoor:
         `loop`: what ended well goes to the back again. `ignore_failures`: it goes on after an item that failed.
         `autostart`: it starts by itself when there is something to run, until something is stopped or fails.
         """
-        self._client.ask(SetQueueMode(loop=loop, ignore_failures=ignore_failures, autostart=autostart))
+        self._ask(SetQueueMode(loop=loop, ignore_failures=ignore_failures, autostart=autostart))
 
     @property
     def items(self) -> list[QueueItem]:
@@ -280,11 +296,11 @@ class QueueDoor:
 
     def now(self) -> Queue:
         """Give the running and the waiting items."""
-        return self._client.ask(GetQueue())
+        return self._ask(GetQueue())
 
     def history(self, limit: int = 50) -> list[QueueItem]:
         """Give finished items, newest first."""
-        history: History = self._client.ask(GetHistory(limit=limit))
+        history: History = self._ask(GetHistory(limit=limit))
         return history.items
 
     def find(self, item_id: str) -> QueueItem | None:
@@ -315,4 +331,4 @@ class QueueDoor:
         queue = self.now()
         lines = [f"running: {queue.running.plan} {queue.running.item_id}"] if queue.running else []
         lines += [f"{number}: {item.plan} {item.item_id}" for number, item in enumerate(queue.waiting)]
-        return "\n".join(lines) or "the queue is empty"
+        return "\n".join(lines) or f"the queue {self._name or MAIN_QUEUE} is empty"

@@ -25,6 +25,7 @@ from bec_bluesky.messages.around_queue import (
 from bec_bluesky.messages.common import Failure, Message
 
 __all__ = [
+    "MAIN_QUEUE",
     "AddItem",
     "AddItems",
     "ClearQueue",
@@ -41,6 +42,7 @@ __all__ = [
     "ItemDone",
     "ItemResult",
     "ItemsChanged",
+    "Lease",
     "MoveItems",
     "Parameter",
     "PlanInfo",
@@ -60,6 +62,8 @@ __all__ = [
     "StopQueue",
 ]
 
+MAIN_QUEUE = "main"
+"""What people call the queue that is always there; on the wire its name is empty."""
 RunAction = Literal["pause", "pause_now", "resume", "finish", "skip", "stop", "abort", "halt"]
 """What a running plan can be asked for: bluesky's meanings, and
 
@@ -97,7 +101,7 @@ class QueueItem(Message, frozen=True, kw_only=True, tag="queue_item"):
     title: str = ""
     note: str = ""
     kind: str = "plan"
-    """plan or instruction (then `plan` is its name: at a `queue_stop` the queue stops)."""
+    """plan or instruction (then `plan` is its name: at a `queue_stop` the queue stops; `wait` has it wait)."""
     added: float = 0.0
     state: Literal["waiting", "held", "running", "done"] = "waiting"
     held: str = ""
@@ -112,6 +116,8 @@ class QueueItem(Message, frozen=True, kw_only=True, tag="queue_item"):
     properties: dict[str, Any] = {}
     """Room for what other interfaces attach to an item."""
     result: ItemResult | None = None
+    queue: str = ""
+    """The queue in which it waits, runs or ran; empty: the main one."""
 
     def __repr__(self) -> str:
         """Say at a prompt what became of it; its fields have the rest, pages of traceback among them."""
@@ -246,6 +252,8 @@ class ControlRun(Message, frozen=True, kw_only=True, tag="control_run"):
     reason: str = ""
     item_id: str = ""
     """The item that is meant: refused if another one runs. Empty: whichever runs."""
+    all_queues: bool = False
+    """Act on what runs in every queue, and stop them all (panic stop)."""
 
 
 class GetQueue(Message, frozen=True, kw_only=True, tag="get_queue"):
@@ -410,6 +418,21 @@ class ScanServerStatus(Message, frozen=True, kw_only=True, tag="scan_server_stat
     """None: nothing is locked."""
     runs: list[RunOfItem] = []
     """Runs of the running item, or of the last one."""
+    queues: list[str] = []
+    """Names of all queues, the main one (`main`) first."""
+    waits_for: str = ""
+    """Who holds a device for which the running item, or else the next one, waits; empty: it waits for none."""
+
+
+class Lease(Message, frozen=True, kw_only=True, tag="lease"):
+    """Who runs the queues; vanishes unless it is renewed."""
+
+    token: int
+    host: str
+    """The machine, and the space of process ids there."""
+    pid: int
+    renewed: int = 0
+    """How often."""
 
 
 class ItemDone(Message, frozen=True, kw_only=True, tag="item_done"):

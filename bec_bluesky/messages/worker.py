@@ -10,6 +10,7 @@ __all__ = [
     "CheckResult",
     "Control",
     "FromWorker",
+    "ItemWaits",
     "Ping",
     "Pong",
     "RunItem",
@@ -91,6 +92,13 @@ class RunStopped(Message, frozen=True, kw_only=True, tag="run_stopped"):
     exit_status: str
 
 
+class ItemWaits(Message, frozen=True, kw_only=True, tag="item_waits"):
+    """The item does not begin yet because somebody else holds its devices; said once more when that is over."""
+
+    text: str
+    """Who holds which; empty: nobody does any more."""
+
+
 class WorkerProgress(Message, frozen=True, kw_only=True, tag="worker_progress"):
     """At most 10 a second."""
 
@@ -122,4 +130,6 @@ class Pong(Message, frozen=True, kw_only=True, tag="pong"):
     number: int
 
 
-FromWorker = WorkerReady | Pong | RunState | RunStarted | RunStopped | WorkerProgress | WorkerItemDone | CheckResult
+FromWorker = (
+    WorkerReady | Pong | RunState | RunStarted | RunStopped | ItemWaits | WorkerProgress | WorkerItemDone | CheckResult
+)

@@ -1,13 +1,15 @@
-"""The one place where the queue changes: events come in, are stepped, made durable, and carried out, one at a time."""
+"""The one place where queues change: events come in, are stepped, made durable, and carried out, one at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.queue import QueueItem
-from bec_bluesky.scan_server._queue import QueueState, recover, step
-from bec_bluesky.scan_server._queue_events import CloseLostRuns, Command, Event, Finish, Persist, RunOnWorker
+from bec_bluesky.scan_server._queue import QueueState, blocked, next_to_run, recover, step
+from bec_bluesky.scan_server._queue_events import CloseLostRuns, Command, Event, Finish, Nudged, Persist, RunOnWorker
+from bec_bluesky.scan_server._sharing import line_up, taken_by_others
 from bec_bluesky.scan_server._store import Loaded, QueueStore
 
 __all__ = ["QueueKeeper"]
@@ -16,42 +18,61 @@ _log = logger(__name__)
 
 
 class QueueKeeper:
-    """Owns the queue's state; reading it costs nothing and never waits."""
+    """Owns the states of all queues; reading them costs nothing and never waits. The main queue's name is empty."""
 
     def __init__(
         self,
         store: QueueStore,
         *,
         run: Callable[[QueueItem], None],
+        has_worker: Callable[[], bool],
         close_runs: Callable[[QueueItem, str], Awaitable[None]],
         finished: Callable[[QueueItem], None],
         changed: Callable[[], None],
     ) -> None:
         self._store = store
         self._run = run
+        self._has_worker = has_worker
         self._close_runs = close_runs
         self._finished = finished
         self._changed = changed
-        self._events: asyncio.Queue[tuple[Event, asyncio.Future[QueueState] | None]] = asyncio.Queue()
-        self.state = QueueState()
+        self._events: asyncio.Queue[tuple[str, Event, asyncio.Future[QueueState] | None]] = asyncio.Queue()
+        self._line: tuple[str, ...] = ()
+        """Queues that wait for devices or a worker, the one that waits longest first."""
+        self.states: dict[str, QueueState] = {"": QueueState()}
         self.history = 0
         """How many items have finished, ever."""
 
     async def take_up(self, loaded: Loaded, reason: str) -> None:
-        """Go on with what an earlier scan server left; `reason` says why its running item is held."""
-        self.state, self.history = loaded.state, loaded.history
-        state, commands = recover(loaded.state, reason)
-        await self._carry_out(state, commands)
+        """Go on with what an earlier scan server left; `reason` says why its running items are held."""
+        self.states, self.history = loaded.states, loaded.history
+        for name in list(self.states):
+            await self._carry_out(name, *recover(self.states[name], reason))
 
-    def post(self, event: Event) -> None:
+    def post(self, queue: str, event: Event) -> None:
         """Take an event that nobody waits for."""
-        self._events.put_nowait((event, None))
+        self._events.put_nowait((queue, event, None))
 
-    async def ask(self, event: Event) -> QueueState:
+    def nudge(self) -> None:
+        """Have every queue go on that can, because something outside changed."""
+        for name in self.states:
+            self.post(name, Nudged())
+
+    async def ask(self, queue: str, event: Event) -> QueueState:
         """Give the state after an event, which is durable then; raises RefusedError if it makes no sense."""
         future: asyncio.Future[QueueState] = asyncio.get_running_loop().create_future()
-        self._events.put_nowait((event, future))
+        self._events.put_nowait((queue, event, future))
         return await future
+
+    def try_out(self, queue: str, event: Event) -> None:
+        """Raise RefusedError if an event makes no sense now; nothing happens."""
+        step(self._with_room(queue), event)
+
+    def waits_for(self, queue: str) -> str:
+        """Say who holds a device of the item that would run next; empty: it does not wait for any."""
+        state = self._with_room(queue)
+        item = next_to_run(state)
+        return "" if item is None else blocked(state, item)
 
     async def settled(self) -> None:
         """Wait until every event so far is carried out."""
@@ -60,10 +81,10 @@ class QueueKeeper:
     async def live(self) -> None:
         """Carry out events for ever; raises FencedError when another scan server took over."""
         while True:
-            event, future = await self._events.get()
+            queue, event, future = await self._events.get()
             try:
-                state, commands = step(self.state, event)
-                await self._carry_out(state, commands)
+                await self._carry_out(queue, *step(self._with_room(queue), event))
+                await self._let_others_go_on(queue)
             except RefusedError as refused:
                 if future is not None and not future.done():
                     future.set_exception(refused)
@@ -71,23 +92,40 @@ class QueueKeeper:
                     _log.warning("an event makes no sense: %s", refused)
             else:
                 if future is not None and not future.done():
-                    future.set_result(self.state)
+                    future.set_result(self.states[queue])
             finally:
                 self._events.task_done()
 
-    async def _carry_out(self, state: QueueState, commands: tuple[Command, ...]) -> None:
+    async def _let_others_go_on(self, changed: str) -> None:
+        """Have those go on for which what just changed made room, the longest waiting first."""
+        if len(self.states) == 1:
+            return
+        self._line = line_up(self.states, self._line)
+        for name in self._line:
+            if name != changed:
+                state, commands = step(self._with_room(name), Nudged())
+                if commands:
+                    await self._carry_out(name, state, commands)
+        self._line = line_up(self.states, self._line)
+
+    def _with_room(self, queue: str) -> QueueState:
+        """Give a queue's state with what is known from outside."""
+        taken = taken_by_others(queue, self.states, self._line) if len(self.states) > 1 else {}
+        return replace(self.states[queue], has_worker=self._has_worker(), taken=taken)
+
+    async def _carry_out(self, queue: str, state: QueueState, commands: tuple[Command, ...]) -> None:
         for command in commands:
             match command:
                 case CloseLostRuns(item, reason):
                     await self._close_runs(item, reason)
                 case Persist(changes):
-                    await self._store.write(changes)
+                    await self._store.write(changes, queue)
                     done = [change.item for change in changes if isinstance(change, Finish)]
                     self.history += len(done)
-                    self.state = state
+                    self.states[queue] = state
                     for item in done:
                         self._finished(item)
                 case RunOnWorker(item):
                     self._run(item)
-        self.state = state
+        self.states[queue] = state
         self._changed()

@@ -11,6 +11,7 @@ from bec_bluesky.messages import encode
 from bec_bluesky.messages.common import Failure
 from bec_bluesky.messages.queue import AddItem, QueueItem, Request
 from bec_bluesky.scan_server._devices import DeviceBook
+from bec_bluesky.scan_server._item_devices import all_devices
 from bec_bluesky.scan_server._plans import PlanBook
 from bec_bluesky.scan_server._pool import UNCHECKED, WorkerPool
 from bec_bluesky.scan_server._queue import STOP_HERE
@@ -37,7 +38,7 @@ class NewItems:
         self._devices = devices
         self._pool = pool
 
-    async def make(self, asked: AddItem, request: Request) -> QueueItem:
+    async def make(self, asked: AddItem, request: Request, queue: str = "") -> QueueItem:
         """Make an item whose arguments fit its plan, not yet checked by a worker; raises RefusedError."""
         if asked.kind == "instruction":
             _check_instruction(asked)
@@ -57,6 +58,7 @@ class NewItems:
             goes_back=asked.goes_back,
             properties=asked.properties,
             added=time.time(),
+            queue=queue,
         )
         size = len(encode(item))
         if size > _MOST_BYTES:
@@ -77,19 +79,23 @@ class NewItems:
             return item, []
         found = await self._pool.check(item, longest=max(0.1, deadline - _ANSWER_TIME - time.time()))
         if found is None:
-            properties = item.properties | {UNCHECKED: True}
+            devices = all_devices(item, (), self._devices)
+            properties = item.properties | {UNCHECKED: True} | ({"devices": list(devices)} if devices else {})
             warning = "no worker could check it against the devices' limits yet: that is done before it runs"
             return msgspec.structs.replace(item, properties=properties), [warning]
         if found.failure is not None:
             raise CheckFailed(_refusal(found.failure))
-        properties = {"devices": found.devices} | ({} if found.points is None else {"points": found.points})
+        devices = [*found.devices, *all_devices(item, (), self._devices)]
+        properties = {"devices": list(dict.fromkeys(devices))} | (
+            {} if found.points is None else {"points": found.points}
+        )
         return msgspec.structs.replace(item, properties=item.properties | properties), []
 
-    async def make_all(self, asked: list[AddItem], request: Request) -> list[Checked]:
+    async def make_all(self, asked: list[AddItem], request: Request, queue: str = "") -> list[Checked]:
         """Make and check several, all or none; raises RefusedError that says what is wrong with each that is."""
         if not 1 <= len(asked) <= _MOST_ITEMS:
             raise RefusedError(f"{len(asked)} items cannot be added at once: 1 to {_MOST_ITEMS}", "bad_number")
-        found = await asyncio.gather(*(self._made(each, request) for each in asked), return_exceptions=True)
+        found = await asyncio.gather(*(self._made(each, request, queue) for each in asked), return_exceptions=True)
         wrong = [(number, each) for number, each in enumerate(found, start=1) if isinstance(each, BaseException)]
         for _, error in wrong:
             if not isinstance(error, RefusedError):
@@ -99,8 +105,8 @@ class NewItems:
             raise RefusedError("\n".join(texts), wrong[0][1].code if len(wrong) == 1 else "several_refused")  # pyright: ignore[reportAttributeAccessIssue]  # a RefusedError, as all are
         return [each for each in found if not isinstance(each, BaseException)]
 
-    async def _made(self, asked: AddItem, request: Request) -> Checked:
-        return await self.check(await self.make(asked, request), request.deadline)
+    async def _made(self, asked: AddItem, request: Request, queue: str) -> Checked:
+        return await self.check(await self.make(asked, request, queue), request.deadline)
 
 
 def _check_instruction(asked: AddItem) -> None:

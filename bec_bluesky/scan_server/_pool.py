@@ -1,31 +1,25 @@
-"""The workers: one runs items, a warm spare checks new ones meanwhile and takes over at once when the first is lost."""
+"""The workers: each runs one item, a warm spare checks new ones meanwhile and takes over when another one is lost."""
 
 import asyncio
 import itertools
-import time
 import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from bec_bluesky.log import logger
-from bec_bluesky.messages.queue import ExitStatus, ItemResult, Progress, QueueItem, RunAction
+from bec_bluesky.messages.queue import ItemResult, QueueItem, RunAction
 from bec_bluesky.messages.worker import (
     CheckItem,
     CheckResult,
     Control,
     FromWorker,
     RunItem,
-    RunStarted,
     RunState,
-    RunStopped,
     WorkerItemDone,
-    WorkerProgress,
     WorkerReady,
 )
-from bec_bluesky.scan_server._activity import Activity, Listener
+from bec_bluesky.scan_server._activity import ENDING, Activity, Job, Listener
 from bec_bluesky.scan_server._worker_process import WORKER_COMMAND, WorkerProcess
 from bec_bluesky.settings import Settings
 
@@ -37,14 +31,6 @@ UNCHECKED = "unchecked"
 _LONGEST_PAUSE = 30.0
 """Seconds between two tries to start a worker, at most."""
 
-_ENDING: dict[RunAction, ExitStatus] = {
-    "finish": "completed",
-    "skip": "stopped",
-    "stop": "stopped",
-    "abort": "aborted",
-    "halt": "halted",
-}
-"""How an item ends that has not begun when this is asked for."""
 Spawn = Callable[[Coroutine[Any, Any, None], str], Any]
 
 
@@ -71,14 +57,12 @@ class _Worker:
         self.is_spoiled = False
         """Whether its RunEngine can't be used again."""
         self.device_client = ""
-        self.item: QueueItem | None = None
-        self.is_checking_first = False
-        """Whether its item is checked, and has not been started yet."""
+        self.job: Job | None = None
         self.checks: dict[str, asyncio.Future[CheckResult]] = {}
 
     @property
     def is_free(self) -> bool:
-        return self.is_ready and not self.is_spoiled and self.item is None
+        return self.is_ready and not self.is_spoiled and self.job is None
 
 
 class WorkerPool:
@@ -99,19 +83,18 @@ class WorkerPool:
         self._spawn = spawn
         self._command = command
         self._patience = patience
-        self._slots: list[_Worker | None] = [None, None] if has_spare else [None]
+        self.most = 1 + has_spare
+        """Workers there may be, at least as many as there are at first; more are started when the others have work."""
+        self._slots: list[_Worker | None] = [None] * self.most
         self._someone_is_free = asyncio.Event()
         self._first_is_ready = asyncio.Event()
         self._is_stopping = False
         self._all_ended = asyncio.Event()
         self._numbers = itertools.count()
-        self._waiting: QueueItem | None = None
-        """An item whose worker was lost in the moment when it was to be started."""
-        self._asked: list[Control] = []
-        """What was asked of an item that no worker has begun yet; the plan is told when it is."""
+        self._jobs: dict[str, Job] = {}
+        """By the ids of their items."""
         self.token = 0
         """Fencing token, given with each item."""
-        self.activity = Activity()
         self.last_words = "no worker was started yet"
         """What became of a worker last, in one sentence."""
 
@@ -129,7 +112,8 @@ class WorkerPool:
 
     @property
     def has_free_worker(self) -> bool:
-        return any(worker.is_free for worker in self._workers())
+        """Whether a worker waits for an item; what was lost in the moment when it was to be started comes first."""
+        return any(worker.is_free for worker in self._workers()) and all(job.has_worker for job in self._jobs.values())
 
     @property
     def pids(self) -> list[int]:
@@ -137,8 +121,13 @@ class WorkerPool:
 
     @property
     def running_pid(self) -> int | None:
-        """Process id of the worker that runs an item."""
-        return next((worker.process.pid for worker in self._workers() if worker.item is not None), None)
+        """Process id of a worker that runs an item."""
+        return next((worker.process.pid for worker in self._workers() if worker.job is not None), None)
+
+    def activity(self, item: QueueItem | None) -> Activity | None:
+        """Give what an item does; None: no worker runs it (any more)."""
+        job = None if item is None else self._jobs.get(item.item_id)
+        return None if job is None or not job.has_worker else job.activity
 
     def _workers(self) -> list[_Worker]:
         return [worker for worker in self._slots if worker is not None]
@@ -153,7 +142,8 @@ class WorkerPool:
     async def stop(self, grace: float) -> None:
         """Have all workers abort, clean up and exit within `grace` seconds; the rest is killed."""
         self._is_stopping = True
-        self._withdraw("abort", "the scan server was stopped before it was started")
+        for job in [job for job in self._jobs.values() if not job.has_worker]:
+            self._withdraw(job, Control(action="abort", reason="the scan server was stopped before it was started"))
         for worker in self._workers():
             worker.process.shut_down()
         try:
@@ -206,101 +196,87 @@ class WorkerPool:
         self.last_words = why
         self._refresh_free()
         self._all_ended.set()
-        ran = worker.item is not None
-        result = self._result("failed", why)
-        if ran:
-            self._asked.clear()
-            self.activity = Activity()
-        if ran or not self._is_stopping:
-            self._listener.worker_lost(why, result, device_client=worker.device_client, ran=ran)
+        job = worker.job
+        if job is not None:
+            del self._jobs[job.item.item_id]
+        if job is not None or not self._is_stopping:
+            item, result = (None, None) if job is None else (job.item, job.result("failed", why))
+            self._listener.worker_lost(why, device_client=worker.device_client, item=item, result=result)
         self._listener.activity_changed()
-
-    def _result(self, exit_status: Any, reason: str) -> ItemResult:
-        activity = self.activity
-        return ItemResult(
-            exit_status=exit_status,
-            run_uids=activity.run_uids,
-            scan_ids=activity.scan_ids,
-            time_start=activity.started,
-            time_stop=time.time(),
-            reason=reason,
-        )
 
     # ── items ──
 
     def run(self, item: QueueItem) -> None:
         """Give an item to a free worker; what becomes of it comes to the listener."""
+        job = self._jobs[item.item_id] = Job(item)
+        self._begin(job)
+        while len(self._slots) < min(self.most, len(self._jobs) + 1) and not self._is_stopping:
+            self._slots.append(None)
+            self._spawn(self._keep(len(self._slots) - 1), f"worker {len(self._slots) - 1}")
+
+    def _begin(self, job: Job) -> None:
+        """Begin an item if a worker is free; else it begins when one is."""
         free = [worker for worker in self._workers() if worker.is_free]
-        self.activity = Activity(state="running", started=time.time())
         if not free:
-            self._waiting = item
             return
         worker = min(free, key=lambda each: len(each.checks))
-        worker.item = item
+        worker.job, job.has_worker = job, True
         self._refresh_free()
-        if item.properties.get(UNCHECKED):
-            worker.is_checking_first = True
-            self._spawn(self._check_then_run(worker, item), f"check {item.item_id} before it runs")
+        if job.item.properties.get(UNCHECKED):
+            job.is_checking_first = True
+            self._spawn(self._check_then_run(worker, job), f"check {job.item.item_id} before it runs")
         else:
-            self._send(worker, item)
+            self._send(worker, job)
         self._listener.activity_changed()
 
-    def _send(self, worker: _Worker, item: QueueItem) -> None:
-        worker.process.send(RunItem(item=item, token=self.token))
-        asked, self._asked = self._asked, []
-        for message in asked:
+    def _begin_waiting(self) -> None:
+        for job in [job for job in self._jobs.values() if not job.has_worker]:
+            self._begin(job)
+
+    def _send(self, worker: _Worker, job: Job) -> None:
+        worker.process.send(RunItem(item=job.item, token=self.token))
+        for message in job.asked:
             worker.process.send(message)
 
-    async def _check_then_run(self, worker: _Worker, item: QueueItem) -> None:
-        found = await self._check_on(worker, item, self._patience.check)
-        if worker.item is not item or not worker.is_checking_first:
+    async def _check_then_run(self, worker: _Worker, job: Job) -> None:
+        found = await self._check_on(worker, job.item, self._patience.check)
+        if worker.job is not job or not job.is_checking_first:
             return  # its worker died meanwhile
-        worker.is_checking_first = False
-        end = next((message for message in reversed(self._asked) if message.action in _ENDING), None)
-        if end is not None:
-            self._done(worker, item.item_id, self._ended_before(end.action, end.reason))
+        job.is_checking_first = False
+        if job.end_asked is not None:
+            self._done(worker, job.ended_before(job.end_asked))
         elif found is not None and found.failure is not None:
-            self._done(worker, item.item_id, self._result("failed", f"not started: {found.failure.text}"))
+            self._done(worker, job.result("failed", f"not started: {found.failure.text}"))
         else:
-            self._send(worker, item)
+            self._send(worker, job)
 
     def has_item(self, item_id: str) -> bool:
         """Whether an item is here; once it has ended it is not, though the queue may not have heard of that yet."""
-        here = [self._waiting, *(worker.item for worker in self._workers())]
-        return any(item is not None and item.item_id == item_id for item in here)
+        return item_id in self._jobs
 
-    def control(self, action: RunAction, reason: str) -> None:
-        """Act on the running item; if its plan has not begun, when it does. Nothing happens if there is none."""
+    def control(self, item_id: str, action: RunAction, reason: str) -> None:
+        """Act on an item; if its plan has not begun, when it does. Nothing happens if it is not here."""
+        job = self._jobs.get(item_id)
+        if job is None:
+            return
         message = Control(action=action, reason=reason)
-        if self._waiting is not None:
-            if action in _ENDING:
-                self._withdraw(action, reason)
-            else:
-                self._asked.append(message)
-            return
-        worker = next((worker for worker in self._workers() if worker.item is not None), None)
-        if worker is None:
-            return
-        if worker.is_checking_first:
-            self._asked.append(message)
-            return
-        worker.process.send(message)
-        if action == "halt":
-            asyncio.get_running_loop().call_later(self._patience.halt, self._insist, worker, worker.item)
+        worker = next((worker for worker in self._workers() if worker.job is job), None)
+        if worker is None and action in ENDING:
+            self._withdraw(job, message)
+        elif worker is None or job.is_checking_first:
+            job.asked.append(message)
+        else:
+            worker.process.send(message)
+            if action == "halt":
+                asyncio.get_running_loop().call_later(self._patience.halt, self._insist, worker, job)
 
-    def _withdraw(self, action: RunAction, reason: str) -> None:
+    def _withdraw(self, job: Job, asked: Control) -> None:
         """End an item for which no worker was found."""
-        if self._waiting is not None:
-            item, self._waiting = self._waiting, None
-            self._asked.clear()
-            self._listener.item_ended(item.item_id, self._ended_before(action, reason), has_worker=False)
+        del self._jobs[job.item.item_id]
+        self._listener.item_ended(job.item, job.ended_before(asked))
 
-    def _ended_before(self, action: Any, reason: str) -> ItemResult:
-        result = self._result(_ENDING[action], reason or f"asked for before its plan began ({action})")
-        return msgspec.structs.replace(result, ended_by=action)
-
-    def _insist(self, worker: _Worker, item: QueueItem | None) -> None:
-        if worker.item is item is not None:
+    def _insist(self, worker: _Worker, job: Job) -> None:
+        if worker.job is job:
             worker.process.kill(f"its plan did not end within {self._patience.halt:g} s of being halted")
 
     # ── checks ──
@@ -357,11 +333,13 @@ class WorkerPool:
                     future.set_result(message)
                 self._refresh_free()
             case WorkerItemDone():
-                if worker.item is not None and worker.item.item_id == message.item_id:
-                    self._done(worker, message.item_id, message.result)
+                if worker.job is not None and worker.job.item.item_id == message.item_id:
+                    self._done(worker, message.result)
             case _:
-                if worker.item is not None:
-                    self._follow(worker, message)
+                if isinstance(message, RunState) and message.state == "panicked":
+                    worker.is_spoiled = True
+                if worker.job is not None and worker.job.activity.follow(message):
+                    self._listener.activity_changed()
 
     def _ready(self, worker: _Worker, message: WorkerReady) -> None:
         worker.is_ready = True
@@ -370,38 +348,16 @@ class WorkerPool:
         self.last_words = f"worker {message.pid} is ready with {len(message.plans)} plans"
         self._refresh_free()
         self._listener.worker_ready(message)
-        if self._waiting is not None:
-            item, self._waiting = self._waiting, None
-            self.run(item)
+        self._begin_waiting()
         self._listener.activity_changed()
 
-    def _done(self, worker: _Worker, item_id: str, result: ItemResult) -> None:
-        worker.item = None
-        worker.is_checking_first = False
-        self._asked.clear()
-        self.activity = Activity()
+    def _done(self, worker: _Worker, result: ItemResult) -> None:
+        job, worker.job = worker.job, None
+        assert job is not None
+        del self._jobs[job.item.item_id]
         if worker.is_spoiled:
             worker.process.kill("its RunEngine panicked")
         self._refresh_free()
-        self._listener.item_ended(item_id, result, has_worker=self.has_free_worker)
-        self._listener.activity_changed()
-
-    def _follow(self, worker: _Worker, message: FromWorker) -> None:
-        activity = self.activity
-        match message:
-            case RunState(state=state):
-                worker.is_spoiled = worker.is_spoiled or state == "panicked"
-                activity.state = state
-            case RunStarted():
-                activity.run_uid, activity.scan_id = message.run_uid, message.scan_id
-                activity.run_uids = [*activity.run_uids, message.run_uid]
-                activity.scan_ids = [*activity.scan_ids, message.scan_id]
-                activity.progress = Progress(expected=message.expected)
-            case RunStopped():
-                if activity.run_uid == message.run_uid:
-                    activity.run_uid = activity.scan_id = None
-            case WorkerProgress():
-                activity.progress = message.progress
-            case _:
-                return
+        self._begin_waiting()
+        self._listener.item_ended(job.item, result)
         self._listener.activity_changed()

@@ -4,8 +4,8 @@ The commands are carried out in their order; the new state holds once its `Persi
 sense is refused with RefusedError (or UnknownItemError) and changes nothing.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ from bec_bluesky.scan_server._queue_events import (
     Mode,
     ModeSet,
     Moved,
+    Nudged,
     Persist,
     Place,
     Put,
@@ -41,11 +42,10 @@ from bec_bluesky.scan_server._queue_events import (
     StopAsked,
     StopCancelled,
     Take,
-    WorkerFree,
     WorkerLost,
 )
 
-__all__ = ["STOP_HERE", "QueueState", "recover", "step"]
+__all__ = ["STOP_HERE", "QueueState", "blocked", "devices_of", "next_to_run", "recover", "step"]
 
 STOP_HERE = "queue_stop"
 """The instruction at which the queue stops; it is spent then."""
@@ -63,13 +63,41 @@ class QueueState:
     revision: int = 0
     """Grows with every change."""
     has_worker: bool = False
-    """Whether a worker waits for an item."""
+    """Whether a worker waits for an item; known from outside, and not changed here."""
+    taken: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Devices that others use now, and who; known from outside, and not changed here."""
     loop: bool = False
     """Whether an item that ended well goes to the back again."""
     ignore_failures: bool = False
     """Whether the queue goes on after an item that failed."""
     autostart: bool = False
     """Whether the queue starts by itself when there is something to run."""
+
+
+def devices_of(item: QueueItem) -> list[str]:
+    """Give the top-level devices that an item uses, as far as its check found them; an instruction uses none."""
+    if item.kind == "instruction":
+        return []
+    return list(dict.fromkeys(str(path).partition(".")[0] for path in item.properties.get("devices") or ()))
+
+
+def blocked(state: QueueState, item: QueueItem) -> str:
+    """Say which device of an item somebody else uses, and who; empty: none."""
+    if not state.taken:
+        return ""
+    return next((f"{name} is held by {state.taken[name]}" for name in devices_of(item) if name in state.taken), "")
+
+
+def next_to_run(state: QueueState) -> QueueItem | None:
+    """Give the item that would run now if there were room for it."""
+    if state.mode != "running" or state.running is not None or not state.waiting:
+        return None
+    item = state.waiting[0]
+    return None if item.state == "held" or _is_stop(item) else item
+
+
+def _is_stop(item: QueueItem) -> bool:
+    return item.kind == "instruction" and item.plan == STOP_HERE
 
 
 # ── the machine ───────────────────────────────────────────────────────────────────────────────────
@@ -83,7 +111,6 @@ class _Draft:
         self.waiting = list(state.waiting)
         self.running = state.running
         self.mode: Mode = state.mode
-        self.has_worker = state.has_worker
         self.loop = state.loop
         self.ignore_failures = state.ignore_failures
         self.autostart = state.autostart
@@ -140,7 +167,7 @@ class _Draft:
         self.insert(index, again)
 
     def run(self, item: QueueItem) -> None:
-        self.running, self.has_worker = item, False
+        self.running = item
         self.changes.append(Put(item))
         self.last.append(RunOnWorker(item))
 
@@ -155,14 +182,14 @@ class _Draft:
             return
         if not can_go_on:
             self.mode = "stopped"
-        elif self.waiting[0].kind == "instruction":  # STOP_HERE: there is no other
+        elif _is_stop(self.waiting[0]):
             item = self.take(0)
             if self.loop:
                 self.insert(len(self.waiting), item)
             else:
                 self.changes.append(Forget(item.item_id))
             self.mode, self.autostart = "stopped", False
-        elif self.has_worker:
+        elif self.before.has_worker and not blocked(self.before, self.waiting[0]):
             self.run(msgspec.structs.replace(self.take(0), state="running"))
 
     def outcome(self) -> tuple[QueueState, tuple[Command, ...]]:
@@ -180,7 +207,8 @@ class _Draft:
             self.running,
             self.mode,
             revision,
-            self.has_worker,
+            before.has_worker,
+            before.taken,
             self.loop,
             self.ignore_failures,
             self.autostart,
@@ -212,8 +240,10 @@ def _execute(draft: _Draft, event: Executed) -> None:
     if draft.running is not None or draft.mode != "stopped":
         busy = f"item {draft.running.item_id} ({draft.running.plan}) runs" if draft.running else "the queue is started"
         raise RefusedError(f"{event.item.plan} cannot run at once: {busy}; stop the queue first, or add it", "not_idle")
-    if not draft.has_worker:
+    if not draft.before.has_worker:
         raise RefusedError(f"{event.item.plan} cannot run at once: no worker is ready yet", "no_worker")
+    if who := blocked(draft.before, event.item):
+        raise RefusedError(f"{event.item.plan} cannot run at once: {who}; wait for it to end, or add it", "device_held")
     draft.run(msgspec.structs.replace(event.item, state="running", is_immediate=True))
 
 
@@ -298,12 +328,11 @@ def _set_autostart(draft: _Draft, event: AutostartSet) -> None:
     draft.autostart = event.is_on
 
 
-def _worker_free(draft: _Draft, event: WorkerFree) -> None:
-    draft.has_worker = event.is_free
+def _nudge(draft: _Draft, event: Nudged) -> None:
+    pass
 
 
 def _worker_lost(draft: _Draft, event: WorkerLost) -> None:
-    draft.has_worker = event.has_worker
     if draft.running is not None:  # it is over and known to be: the queue goes on with the next one
         draft.first.append(CloseLostRuns(draft.running, event.result.reason))
         done = draft.finish(event.result)
@@ -315,7 +344,6 @@ def _end(draft: _Draft, event: Ended) -> None:
     if draft.running is None or draft.running.item_id != event.item_id:
         raise UnknownItemError(f"Item {event.item_id!r} ended but is not the one that runs")
     done = draft.finish(event.result)
-    draft.has_worker = event.has_worker
     status = event.result.exit_status
     is_fine = status in _FINE or (status == "failed" and draft.ignore_failures)
     if not done.is_immediate and is_fine and draft.loop:
@@ -344,7 +372,7 @@ _HANDLERS: dict[type, Callable[[_Draft, Any], None]] = {
     StopCancelled: _cancel_stop,
     ModeSet: _set_mode,
     AutostartSet: _set_autostart,
-    WorkerFree: _worker_free,
+    Nudged: _nudge,
     WorkerLost: _worker_lost,
     Ended: _end,
 }

@@ -25,6 +25,7 @@ __all__ = [
     "Mode",
     "ModeSet",
     "Moved",
+    "Nudged",
     "Persist",
     "Place",
     "Put",
@@ -35,7 +36,6 @@ __all__ = [
     "StopAsked",
     "StopCancelled",
     "Take",
-    "WorkerFree",
     "WorkerLost",
 ]
 
@@ -148,10 +148,8 @@ class AutostartSet:
 
 
 @dataclass(frozen=True)
-class WorkerFree:
-    """Whether a worker waits for an item changed."""
-
-    is_free: bool
+class Nudged:
+    """What is known from outside (workers, devices) may have changed: go on if that is possible now."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +157,6 @@ class WorkerLost:
     """The worker that ran items is gone; what was running on it ended with this result."""
 
     result: ItemResult
-    has_worker: bool = False
-    """Whether another one took its place."""
     again_id: str = ""
     """Id for the item if it goes back into the queue."""
 
@@ -171,8 +167,6 @@ class Ended:
 
     item_id: str
     result: ItemResult
-    has_worker: bool = False
-    """Whether its worker waits for the next one already (else `WorkerFree` says when)."""
     again_id: str = ""
     """Id for the item if it goes back into the queue."""
 
@@ -191,7 +185,7 @@ Event = (
     | StopCancelled
     | ModeSet
     | AutostartSet
-    | WorkerFree
+    | Nudged
     | WorkerLost
     | Ended
 )

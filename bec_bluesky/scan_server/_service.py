@@ -1,4 +1,4 @@
-"""The scan server's manager: requests in, one queue, workers that run it, and what it says of itself."""
+"""The scan server's manager: requests in, queues, workers that run it, and what it says of itself."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import Instruction, Op
 from bec_bluesky.messages.queue import ItemResult, QueueItem
 from bec_bluesky.messages.worker import WorkerReady
+from bec_bluesky.plugins import read_profile
 from bec_bluesky.scan_server._actions import Actions
 from bec_bluesky.scan_server._announcer import Announcer
 from bec_bluesky.scan_server._devices import DeviceBook
@@ -20,7 +21,7 @@ from bec_bluesky.scan_server._lost_runs import close_runs_of
 from bec_bluesky.scan_server._new_items import NewItems
 from bec_bluesky.scan_server._plans import PlanBook
 from bec_bluesky.scan_server._pool import Patience, WorkerPool
-from bec_bluesky.scan_server._queue_events import Ended, StopAsked, WorkerFree, WorkerLost
+from bec_bluesky.scan_server._queue_events import Ended, StopAsked, WorkerLost
 from bec_bluesky.scan_server._requests import RequestReader
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.scan_server._worker_process import WORKER_COMMAND
@@ -41,7 +42,7 @@ _CLOSING_TRIES = 5
 
 
 class ScanServer(Service):
-    """Takes requests, keeps the queue and has workers run it."""
+    """Takes requests, keeps the queues and has workers run them."""
 
     name: ClassVar[str] = "scan_server"
     grace: ClassVar[float] = 25.0
@@ -53,8 +54,11 @@ class ScanServer(Service):
         worker_command: tuple[str, ...] = WORKER_COMMAND,
         has_spare: bool = True,
         patience: Patience | None = None,
+        queues: tuple[str, ...] | None = None,
     ) -> None:
+        """Serve the main queue and these others; None: those that the profile declares."""
         super().__init__(settings)
+        self._queues = queues
         self.plans = PlanBook()
         self.devices = DeviceBook()
         self.pool = WorkerPool(
@@ -77,6 +81,7 @@ class ScanServer(Service):
         self._keeper = keeper = QueueKeeper(
             store,
             run=self.pool.run,
+            has_worker=lambda: self.pool.has_free_worker,
             close_runs=self._close_runs,
             finished=self._finished,
             changed=self.activity_changed,
@@ -105,7 +110,8 @@ class ScanServer(Service):
         """Take no more requests, have the workers abort what runs, and leave the queue as it is then."""
         if self._requests is not None:
             self._requests.close()
-        self._post(StopAsked())
+        for name in self._keeper.states if self._keeper is not None else ():
+            self._post(name, StopAsked())
         await self.pool.stop(_WORKER_GRACE)
         if self._losses:
             await asyncio.wait(self._losses, timeout=_LAST_WRITES)
@@ -115,7 +121,7 @@ class ScanServer(Service):
             async with asyncio.timeout(_LAST_WRITES):
                 await self._keeper.settled()
                 await self._requests.drained()
-                await self._store.say(self._announcer.status())
+                await self._announcer.say()
 
     # ── what becomes of workers and items ──
 
@@ -129,29 +135,29 @@ class ScanServer(Service):
         self.workers_free()
 
     def workers_free(self) -> None:
-        """Have the queue go on if it waited for a worker."""
-        self._post(WorkerFree(self.pool.has_free_worker))
+        """Have the queues go on that waited for a worker."""
+        if self._keeper is not None:
+            self._keeper.nudge()
 
-    def item_ended(self, item_id: str, result: ItemResult, *, has_worker: bool) -> None:
-        """Take the result of the running item."""
-        self._post(Ended(item_id, result, has_worker, again_id=uuid.uuid4().hex))
+    def item_ended(self, item: QueueItem, result: ItemResult) -> None:
+        """Take the result of an item that ran."""
+        self._post(item.queue, Ended(item.item_id, result, again_id=uuid.uuid4().hex))
 
-    def worker_lost(self, why: str, result: ItemResult, *, device_client: str, ran: bool) -> None:
+    def worker_lost(self, why: str, *, device_client: str, item: QueueItem | None, result: ItemResult | None) -> None:
         """Fail what ran on a worker that is gone, and have the devices it used let go."""
-        self.spawn(self.alarm(f"{why}; another one is started", level="error" if ran else "warning"), "alarm")
+        self.spawn(self.alarm(f"{why}; another one is started", level="error" if item else "warning"), "alarm")
         if not self.pool.ready:
             self.note = why
-        loss = self.spawn(self._go_on_without(device_client, result if ran else None), "worker lost")
+        loss = self.spawn(self._go_on_without(device_client, item, result), "worker lost")
         self._losses.add(loss)
         loss.add_done_callback(self._losses.discard)
 
-    async def _go_on_without(self, device_client: str, result: ItemResult | None) -> None:
+    async def _go_on_without(self, device_client: str, item: QueueItem | None, result: ItemResult | None) -> None:
         """Have devices let go, then have the queue go on: its next item claims them."""
         if device_client:
             await self._tell_devices(device_client)
-        has_worker = self.pool.has_free_worker  # another one may have become ready meanwhile
-        again_id = uuid.uuid4().hex
-        self._post(WorkerFree(has_worker) if result is None else WorkerLost(result, has_worker, again_id=again_id))
+        if item is not None and result is not None:
+            self._post(item.queue, WorkerLost(result, again_id=uuid.uuid4().hex))
 
     def activity_changed(self) -> None:
         """Announce the status."""
@@ -159,9 +165,9 @@ class ScanServer(Service):
         if self._announcer is not None:
             self._announcer.changed()
 
-    def _post(self, event: Any) -> None:
+    def _post(self, queue: str, event: Any) -> None:
         if self._keeper is not None:
-            self._keeper.post(event)
+            self._keeper.post(queue, event)
 
     def _finished(self, item: QueueItem) -> None:
         result = item.result
@@ -201,17 +207,20 @@ class ScanServer(Service):
     # ── outside ──
 
     async def _take_up(self, store: QueueStore, keeper: QueueKeeper) -> None:
-        loaded = await store.load()
+        loaded = await store.load(self._declared_queues())
         for problem in loaded.problems:
             await self.alarm(problem, level="error")
-        running = loaded.state.running
-        if running is not None:
-            await self.alarm(
-                f"item {running.item_id} ({running.plan}) was running when the scan server ended: it is held"
-            )
+        for state in loaded.states.values():
+            if state.running is not None:
+                what = f"item {state.running.item_id} ({state.running.plan})"
+                await self.alarm(f"{what} was running when the scan server ended: it is held")
+        self.pool.most += len(loaded.states) - 1
         await keeper.take_up(
             loaded, "the scan server ended while it was running; how far it came is unknown, see its runs"
         )
+
+    def _declared_queues(self) -> tuple[str, ...]:
+        return read_profile(self.settings).queues if self._queues is None else self._queues
 
     async def _close_runs(self, item: QueueItem, reason: str) -> None:
         for tries in range(1, _CLOSING_TRIES + 1):

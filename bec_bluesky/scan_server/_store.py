@@ -1,8 +1,9 @@
-"""The queue on Redis: each change is one script, refused once a newer scan server took over."""
+"""The queues on Redis: each change is one script, refused once a newer scan server took over."""
 
 import asyncio
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +14,10 @@ from bec_bluesky.channels import (
     EPOCH,
     ITEMS,
     ITEMS_DONE,
+    NAMED_ORDER,
+    NAMED_QUEUE,
+    NAMED_STATUS,
+    NAMED_STATUS_CHANGED,
     ORDER,
     QUEUE,
     REQUESTS,
@@ -94,16 +99,17 @@ return redis.call('PUBLISH', KEYS[3], ARGV[2])
 
 @dataclass(frozen=True)
 class Loaded:
-    """The queue as it stands on Redis."""
+    """The queues as they stand on Redis."""
 
-    state: QueueState
+    states: dict[str, QueueState]
+    """By name; that of the main one is empty."""
     history: int
     problems: list[str] = field(default_factory=list[str])
     """Records that can't be read, one sentence each; they stay where they are."""
 
 
 class QueueStore:
-    """The one writer of the queue's keys."""
+    """The one writer of the queues' keys. Items and history are in one place for all queues."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -112,23 +118,26 @@ class QueueStore:
         self._writes = 0
         self._write_lock = asyncio.Lock()
         self.token = 0
-        """Fencing token: whoever took the highest owns the queue."""
+        """Fencing token: whoever took the highest owns the queues."""
 
     async def take_over(self) -> int:
-        """Become the owner of the queue; whoever was it before is refused from now on."""
+        """Become the owner of the queues; whoever was it before is refused from now on."""
         async with self._bus.translated():
             self.token = int(await self._bus.redis.incr(self._bus.key(EPOCH)))
         return self.token
 
-    async def load(self) -> Loaded:
-        """Read the whole queue."""
+    async def load(self, declared: Iterable[str] = ()) -> Loaded:
+        """Read the main queue, those that are declared, and any other one that has items."""
+        names = list(dict.fromkeys(["", *declared, *await self._bus.find_tables(NAMED_QUEUE, "queue")]))
         async with self._bus.translated():
             pipeline: Any = self._bus.redis.pipeline(transaction=True)
             pipeline.hgetall(self._bus.key(ITEMS))
-            pipeline.lrange(self._bus.key(ORDER), 0, -1)
-            pipeline.hgetall(self._bus.key(QUEUE))
             pipeline.xlen(self._bus.key(ITEMS_DONE))
-            raw_items, order, facts, history = await pipeline.execute()
+            for name in names:
+                order, facts = self._keys(name)
+                pipeline.lrange(order, 0, -1)
+                pipeline.hgetall(facts)
+            raw_items, history, *of_queues = await pipeline.execute()
         problems: list[str] = []
         items: dict[str, QueueItem] = {}
         for item_id, data in raw_items.items():
@@ -136,28 +145,34 @@ class QueueStore:
                 items[item_id.decode()] = self._item_decoder.decode(data)
             except msgspec.MsgspecError as error:
                 problems.append(f"queue item {item_id.decode()} cannot be read and is left out: {error}")
-        running = items.pop(facts.get(b"running", b"").decode(), None)
-        waiting = [items.pop(item_id) for raw in order if (item_id := raw.decode()) in items]
+        states: dict[str, QueueState] = {}
+        for name, order, facts in zip(names, of_queues[::2], of_queues[1::2], strict=True):
+            state = _state(items, order, facts)
+            is_known = name == "" or name in declared
+            if is_known or state.waiting or state.running:
+                states[name] = state
+            if not is_known and name in states:
+                problems.append(f"queue {name} is declared no more and has items: it is kept until a restart without")
         problems += [f"queue item {item_id} ({item.plan}) has no place in the queue" for item_id, item in items.items()]
-        state = QueueState(
-            waiting=tuple(waiting),
-            running=running,
-            mode=facts.get(b"mode", b"stopped").decode(),
-            revision=int(facts.get(b"revision", 0)),
-            loop=facts.get(b"loop") == b"1",
-            ignore_failures=facts.get(b"ignore_failures") == b"1",
-            autostart=facts.get(b"autostart") == b"1",
-        )
-        return Loaded(state, int(history), problems)
+        return Loaded(states, int(history), problems)
 
-    async def write(self, changes: tuple[Change, ...]) -> None:
-        """Make changes durable, all or none; repeated until Redis confirms, which is harmless (they are numbered).
+    def _keys(self, queue: str) -> tuple[str, str]:
+        """Give the keys of the order and the facts of a queue."""
+        if not queue:
+            return self._bus.key(ORDER), self._bus.key(QUEUE)
+        return self._bus.key(NAMED_ORDER, queue=queue), self._bus.key(NAMED_QUEUE, queue=queue)
+
+    async def write(self, changes: tuple[Change, ...], queue: str = "") -> None:
+        """Make changes of one queue durable, all or none.
+
+        Repeated until Redis confirms, which is harmless (they are numbered).
 
         Raises FencedError if another scan server took over.
         """
         async with self._write_lock:
             self._writes += 1
-            keys = [self._bus.key(channel) for channel in (EPOCH, ITEMS, ORDER, ITEMS_DONE, QUEUE)]
+            order, facts = self._keys(queue)
+            keys = [self._bus.key(EPOCH), self._bus.key(ITEMS), order, self._bus.key(ITEMS_DONE), facts]
             arguments: list[str | bytes | int] = [self.token, f"{self.token}:{self._writes}"]
             for change in changes:
                 arguments += _verbs(change)
@@ -185,9 +200,13 @@ class QueueStore:
         await self._fenced(_READ, keys, [self.token, request_id, oldest])
 
     async def say(self, status: ScanServerStatus) -> None:
-        """Put the status and announce it."""
-        keys = [self._bus.key(channel) for channel in (EPOCH, SCAN_STATUS, SCAN_STATUS_CHANGED)]
-        await self._fenced(_SAY, keys, [self.token, encode(status)])
+        """Put the status of a queue and announce it."""
+        if status.queue:
+            named = (NAMED_STATUS, NAMED_STATUS_CHANGED)
+            keys = [self._bus.key(channel, queue=status.queue) for channel in named]
+        else:
+            keys = [self._bus.key(SCAN_STATUS), self._bus.key(SCAN_STATUS_CHANGED)]
+        await self._fenced(_SAY, [self._bus.key(EPOCH), *keys], [self.token, encode(status)])
 
     async def check_owner(self) -> None:
         """Raise FencedError if another scan server took over."""
@@ -219,6 +238,21 @@ class QueueStore:
             if "FENCED by" in str(error):
                 raise FencedError(_fenced_text(self.token, str(error).rpartition(" ")[2])) from None
             raise
+
+
+def _state(items: dict[str, QueueItem], order: list[bytes], facts: dict[bytes, bytes]) -> QueueState:
+    """Make the state of one queue; what it has is taken out of `items`."""
+    running = items.pop(facts.get(b"running", b"").decode(), None)
+    mode: Any = facts.get(b"mode", b"stopped").decode()
+    return QueueState(
+        waiting=tuple(items.pop(item_id) for raw in order if (item_id := raw.decode()) in items),
+        running=running,
+        mode=mode,
+        revision=int(facts.get(b"revision", 0)),
+        loop=facts.get(b"loop") == b"1",
+        ignore_failures=facts.get(b"ignore_failures") == b"1",
+        autostart=facts.get(b"autostart") == b"1",
+    )
 
 
 def _fenced_text(mine: int, owner: object) -> str:

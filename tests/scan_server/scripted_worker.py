@@ -86,7 +86,7 @@ class Peer:
         failure = (
             tell(BadArgumentError("far: point 3 moves x to 99, beyond 10")) if message.item.plan == "far" else None
         )
-        self.say(CheckResult(check_id=message.check_id, failure=failure, points=5, devices=["x"]))
+        self.say(CheckResult(check_id=message.check_id, failure=failure, points=5, devices=_devices(message)))
 
     def run(self, message: RunItem) -> None:
         self._ended_by = ""
@@ -139,6 +139,12 @@ class Peer:
             else:
                 self._ended_by = action
                 return ENDINGS[action]
+
+
+def _devices(message: CheckItem) -> list[str]:
+    """Give the devices that the item's note names, `x` without one; `both` is two."""
+    named = str(message.item.kwargs.get("note") or "x")
+    return ["x", "y"] if named == "both" else [named]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The queue as a state machine: whatever happens in whatever order, no item is lost and none runs twice."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from bec_bluesky.errors import RefusedError, UnknownItemError
 from bec_bluesky.messages.queue import ItemResult, QueueItem
 from bec_bluesky.scan_server import _queue_events as q
-from bec_bluesky.scan_server._queue import QueueState, recover, step
+from bec_bluesky.scan_server._queue import QueueState, blocked, devices_of, next_to_run, recover, step
+from bec_bluesky.scan_server._sharing import line_up, taken_by_others
 
 FAILED = ItemResult(exit_status="failed", reason="it broke")
 COMPLETED = ItemResult(exit_status="completed")
@@ -71,14 +73,14 @@ def test_a_queue_that_is_started_before_a_worker_is_there_goes_on_when_one_comes
     state, commands = step(waiting("a"), q.Started())
     assert state.mode == "running"
     assert state.running is None
-    state, commands = step(state, q.WorkerFree(True))
+    state, commands = step(replace(state, has_worker=True), q.Nudged())
     assert state.running is not None
     assert isinstance(commands[-1], q.RunOnWorker)
 
 
 def test_the_next_item_follows_in_the_same_transaction() -> None:
     state = stepped(waiting("a", "b", has_worker=True), q.Started())
-    state, commands = step(state, q.Ended("a", COMPLETED, has_worker=True))
+    state, commands = step(state, q.Ended("a", COMPLETED))
     assert [type(command) for command in commands] == [q.Persist, q.RunOnWorker]
     assert state.running is not None
     assert state.running.item_id == "b"
@@ -87,22 +89,22 @@ def test_the_next_item_follows_in_the_same_transaction() -> None:
 @pytest.mark.parametrize("status", ["failed", "aborted", "halted", "unknown"])
 def test_the_queue_stops_after_an_item_that_did_not_end_well(status: Any) -> None:
     state = stepped(waiting("a", "b", has_worker=True), q.Started())
-    state = stepped(state, q.Ended("a", ItemResult(exit_status=status), has_worker=True))
+    state = stepped(state, q.Ended("a", ItemResult(exit_status=status)))
     assert (state.mode, names(state), state.running) == ("stopped", ["b"], None)
 
 
 @pytest.mark.parametrize("status", ["completed", "stopped"])
 def test_the_queue_goes_on_after_an_item_that_ended_well_and_stops_when_it_is_empty(status: Any) -> None:
     state = stepped(waiting("a", "b", has_worker=True), q.Started())
-    state = stepped(state, q.Ended("a", ItemResult(exit_status=status), has_worker=True))
+    state = stepped(state, q.Ended("a", ItemResult(exit_status=status)))
     assert state.mode == "running"
-    state = stepped(state, q.Ended("b", ItemResult(exit_status=status), has_worker=True))
+    state = stepped(state, q.Ended("b", ItemResult(exit_status=status)))
     assert (state.mode, state.running) == ("stopped", None)
 
 
 def test_a_lost_worker_fails_its_item_closes_its_runs_first_and_the_queue_goes_on() -> None:
     state = stepped(waiting("a", "b", has_worker=True), q.Started())
-    state, commands = step(state, q.WorkerLost(FAILED, has_worker=True))
+    state, commands = step(state, q.WorkerLost(FAILED))
     assert [type(command) for command in commands] == [q.CloseLostRuns, q.Persist, q.RunOnWorker]
     finished = [change.item for change in changes(commands) if isinstance(change, q.Finish)]
     assert [(each.item_id, each.result) for each in finished] == [("a", FAILED)]
@@ -114,7 +116,7 @@ def test_a_stop_lets_the_running_item_end_and_can_be_taken_back() -> None:
     state = stepped(waiting("a", "b", has_worker=True), q.Started(), q.StopAsked())
     assert (state.mode, state.running is not None) == ("stopping", True)
     assert stepped(state, q.StopCancelled()).mode == "running"
-    state = stepped(state, q.Ended("a", COMPLETED, has_worker=True))
+    state = stepped(state, q.Ended("a", COMPLETED))
     assert (state.mode, names(state)) == ("stopped", ["b"])
 
 
@@ -150,7 +152,7 @@ def test_the_queue_does_not_start_past_a_held_item_until_it_is_released_or_remov
 def test_a_running_queue_stops_in_front_of_a_held_item() -> None:
     held = QueueItem(item_id="h", plan="count", state="held", held="wait for the sample")
     state = stepped(waiting("a", has_worker=True), q.Added((held,)), q.Started())
-    state = stepped(state, q.Ended("a", COMPLETED, has_worker=True))
+    state = stepped(state, q.Ended("a", COMPLETED))
     assert (state.mode, names(state), state.running) == ("stopped", ["h"], None)
 
 
@@ -205,24 +207,24 @@ def test_several_are_taken_out_or_none() -> None:
 
 def test_the_queue_stops_in_front_of_an_item_that_is_held_and_goes_on_once_it_is_released() -> None:
     state = stepped(waiting("a", "b", has_worker=True), q.Started(), q.Held("b", "wait for the sample"))
-    state = stepped(state, q.Ended("a", COMPLETED, has_worker=True))
+    state = stepped(state, q.Ended("a", COMPLETED))
     assert (state.mode, names(state)) == ("stopped", ["b"])
     assert stepped(state, q.Released("b"), q.Started()).running is not None
 
 
 def test_a_looping_queue_puts_what_ended_well_at_its_back() -> None:
     state = stepped(waiting("a", "b", has_worker=True), q.ModeSet(loop=True), q.Started())
-    state = stepped(state, q.Ended("a", COMPLETED, has_worker=True, again_id="a2"))
+    state = stepped(state, q.Ended("a", COMPLETED, again_id="a2"))
     assert (names(state), state.waiting[0].repeats, state.waiting[0].result) == (["a2"], "a", COMPLETED)
-    state = stepped(state, q.Ended("b", FAILED, has_worker=True, again_id="b2"))
+    state = stepped(state, q.Ended("b", FAILED, again_id="b2"))
     assert (state.mode, names(state)) == ("stopped", ["a2"])
 
 
 def test_a_queue_that_ignores_failures_goes_on_after_them_but_not_after_an_abort() -> None:
     state = stepped(waiting("a", "b", "c", has_worker=True), q.ModeSet(ignore_failures=True), q.Started())
-    state = stepped(state, q.Ended("a", FAILED, has_worker=True))
+    state = stepped(state, q.Ended("a", FAILED))
     assert state.running is not None
-    state = stepped(state, q.Ended("b", ItemResult(exit_status="aborted"), has_worker=True))
+    state = stepped(state, q.Ended("b", ItemResult(exit_status="aborted")))
     assert (state.mode, names(state)) == ("stopped", ["c"])
 
 
@@ -231,7 +233,7 @@ def test_an_item_that_goes_back_is_in_front_again_and_an_explicit_start_runs_it(
     wanted = QueueItem(item_id="a", plan="count", goes_back=True)
     state = stepped(QueueState(waiting=(wanted, item("b")), has_worker=True), q.Started())
     result = ItemResult(exit_status=status, reason="it broke")
-    state = stepped(state, q.Ended("a", result, has_worker=True, again_id="a2"))
+    state = stepped(state, q.Ended("a", result, again_id="a2"))
     assert (state.mode, names(state), state.waiting[0].result) == ("stopped", ["a2", "b"], result)
     running = stepped(state, q.Started()).running
     assert running is not None
@@ -242,11 +244,11 @@ def test_autostart_runs_what_is_added_until_something_fails_which_is_then_held()
     state = stepped(QueueState(has_worker=True), q.AutostartSet(True))
     state = stepped(state, q.Added((QueueItem(item_id="a", plan="count", goes_back=True),)))
     assert state.running is not None
-    state = stepped(state, q.Ended("a", COMPLETED, has_worker=True), q.Added((item("b"),)))
+    state = stepped(state, q.Ended("a", COMPLETED), q.Added((item("b"),)))
     assert (state.mode, state.autostart) == ("running", True)
     bad = QueueItem(item_id="c", plan="count", goes_back=True)
-    state = stepped(state, q.Ended("b", COMPLETED, has_worker=True), q.Added((bad,)))
-    state = stepped(state, q.Ended("c", FAILED, has_worker=True, again_id="c2"))
+    state = stepped(state, q.Ended("b", COMPLETED), q.Added((bad,)))
+    state = stepped(state, q.Ended("c", FAILED, again_id="c2"))
     assert (state.mode, state.autostart) == ("stopped", False)
     assert [(each.item_id, each.state, each.held) for each in state.waiting] == [("c2", "held", "it broke")]
 
@@ -260,7 +262,7 @@ def test_stopping_ends_autostart_and_a_new_scan_server_begins_without_it() -> No
 def test_the_queue_stops_at_the_instruction_which_is_spent_then() -> None:
     here = QueueItem(item_id="s", plan="queue_stop", kind="instruction")
     state = QueueState(waiting=(item("a"), here, item("b")), has_worker=True)
-    state = stepped(state, q.Started(), q.Ended("a", COMPLETED, has_worker=True))
+    state = stepped(state, q.Started(), q.Ended("a", COMPLETED))
     assert (state.mode, names(state)) == ("stopped", ["b"])
     looping = QueueState(waiting=(here, item("b")), has_worker=True, loop=True)
     assert names(stepped(looping, q.Started())) == ["b", "s"]
@@ -270,7 +272,7 @@ def test_an_item_runs_past_a_stopped_queue_only() -> None:
     state, commands = step(waiting("a", has_worker=True), q.Executed(item("x")))
     assert isinstance(commands[-1], q.RunOnWorker)
     assert (names(state), state.mode) == (["a"], "stopped")
-    state = stepped(state, q.Ended("x", FAILED, has_worker=True, again_id="x2"))
+    state = stepped(state, q.Ended("x", FAILED, again_id="x2"))
     assert (names(state), state.running) == (["a"], None)
     for busy in (stepped(waiting("a", has_worker=True), q.Started()), waiting("a", mode="running")):
         with pytest.raises(RefusedError, match="stop the queue first"):
@@ -316,153 +318,186 @@ class Durable:
         )
 
 
+NAMES = ("", "align")
+DEVICES = st.lists(st.sampled_from(["x", "y", "z"]), max_size=2, unique=True)
+
+
 class QueueMachine(RuleBasedStateMachine):
-    """Random people, workers and crashes."""
+    """Random people, workers and crashes, with two queues that share devices and workers."""
 
     @initialize()
     def begin(self) -> None:
-        self.state = QueueState()
-        self.durable = Durable()
+        self.states = {name: QueueState() for name in NAMES}
+        self.durable = {name: Durable() for name in NAMES}
+        self.line: tuple[str, ...] = ()
         self.submitted: list[str] = []
         self.taken_out: list[str] = []
         self.starts: list[str] = []
         self.released: set[str] = set()
-        self.on_worker: str | None = None
+        self.free_workers = 0
+        self.on_worker: dict[str, QueueItem] = {}
 
-    def happen(self, event: q.Event) -> bool:
+    def with_room(self, name: str) -> QueueState:
+        taken = taken_by_others(name, self.states, self.line)
+        return replace(self.states[name], has_worker=self.free_workers > 0, taken=taken)
+
+    def happen(self, name: str, event: q.Event) -> bool:
         try:
-            state, commands = step(self.state, event)
+            state, commands = step(self.with_room(name), event)
         except RefusedError:
             return False
-        self.carry_out(state, commands)
+        self.carry_out(name, state, commands)
+        self.line = line_up(self.states, self.line)
+        for other in self.line:
+            if other != name:
+                self.carry_out(other, *step(self.with_room(other), q.Nudged()))
+        self.line = line_up(self.states, self.line)
         return True
 
-    def carry_out(self, state: QueueState, commands: tuple[q.Command, ...]) -> None:
+    def carry_out(self, name: str, state: QueueState, commands: tuple[q.Command, ...]) -> None:
         for command in commands:
             match command:
                 case q.Persist(persisted):
                     for change in persisted:
-                        self.durable.apply(change)
+                        self.durable[name].apply(change)
                 case q.RunOnWorker(each):
-                    assert self.on_worker is None, "two items at once"
+                    assert name not in self.on_worker, "two items of a queue at once"
                     assert each.state == "running"
-                    self.on_worker = each.item_id
+                    assert self.free_workers > 0
+                    self.free_workers -= 1
+                    self.on_worker[name] = each
                     self.starts.append(each.item_id)
                 case q.CloseLostRuns():
                     pass
-        self.state = state
+        self.states[name] = state
 
     @rule(
-        count=st.integers(1, 3),
+        name=st.sampled_from(NAMES),
+        devices=st.lists(DEVICES, min_size=1, max_size=3),
         position=st.none() | st.integers(-4, 4),
         start=st.booleans(),
         goes_back=st.booleans(),
     )
-    def add(self, count: int, position: int | None, start: bool, goes_back: bool) -> None:
-        new = [f"i{len(self.submitted) + n}" for n in range(count)]
-        items = tuple(QueueItem(item_id=name, plan="count", goes_back=goes_back) for name in new)
-        if self.happen(q.Added(items, q.Place(position), start)):
+    def add(self, name: str, devices: list[list[str]], position: int | None, start: bool, goes_back: bool) -> None:
+        new = [f"i{len(self.submitted) + n}" for n in range(len(devices))]
+        items = tuple(
+            QueueItem(item_id=each, plan="count", goes_back=goes_back, queue=name, properties={"devices": used})
+            for each, used in zip(new, devices, strict=True)
+        )
+        if self.happen(name, q.Added(items, q.Place(position), start)):
             self.submitted += new
 
-    @rule(data=st.data())
-    def move(self, data: st.DataObject) -> None:
-        if self.state.waiting:
-            there = names(self.state)
+    @rule(name=st.sampled_from(NAMES), data=st.data())
+    def move(self, name: str, data: st.DataObject) -> None:
+        if there := names(self.states[name]):
             moved = data.draw(st.lists(st.sampled_from(there), min_size=1, unique=True))
             other = data.draw(st.sampled_from(there))
             place = data.draw(st.sampled_from([q.Place(0), q.Place(), q.Place(before=other), q.Place(after=other)]))
-            self.happen(q.Moved(tuple(moved), place))
+            self.happen(name, q.Moved(tuple(moved), place))
 
-    @rule(data=st.data(), has_new_id=st.booleans())
-    def edit(self, data: st.DataObject, has_new_id: bool) -> None:
-        if self.state.waiting:
-            name = data.draw(st.sampled_from(names(self.state)))
-            new = self.new_name() if has_new_id else name
-            assert self.happen(q.Edited(name, item(new)))
+    @rule(name=st.sampled_from(NAMES), data=st.data(), has_new_id=st.booleans())
+    def edit(self, name: str, data: st.DataObject, has_new_id: bool) -> None:
+        if there := names(self.states[name]):
+            old = data.draw(st.sampled_from(there))
+            new = self.new_name() if has_new_id else old
+            assert self.happen(name, q.Edited(old, item(new)))
             if has_new_id:
-                self.taken_out.append(name)
+                self.taken_out.append(old)
 
-    @rule(data=st.data())
-    def hold(self, data: st.DataObject) -> None:
-        if self.state.waiting:
-            assert self.happen(q.Held(data.draw(st.sampled_from(names(self.state))), "somebody said so"))
+    @rule(name=st.sampled_from(NAMES), data=st.data())
+    def hold(self, name: str, data: st.DataObject) -> None:
+        if there := names(self.states[name]):
+            assert self.happen(name, q.Held(data.draw(st.sampled_from(there)), "somebody said so"))
 
-    @rule(event=st.builds(q.ModeSet, st.none() | st.booleans(), st.none() | st.booleans()))
-    def set_mode(self, event: q.Event) -> None:
-        assert self.happen(event)
+    @rule(name=st.sampled_from(NAMES), event=st.builds(q.ModeSet, st.none() | st.booleans(), st.none() | st.booleans()))
+    def set_mode(self, name: str, event: q.Event) -> None:
+        assert self.happen(name, event)
 
-    @rule(is_on=st.booleans())
-    def set_autostart(self, is_on: bool) -> None:
-        assert self.happen(q.AutostartSet(is_on))
+    @rule(name=st.sampled_from(NAMES), is_on=st.booleans())
+    def set_autostart(self, name: str, is_on: bool) -> None:
+        assert self.happen(name, q.AutostartSet(is_on))
 
-    @rule()
-    def execute(self) -> None:
-        name = f"i{len(self.submitted)}"
-        if self.happen(q.Executed(item(name))):
-            self.submitted.append(name)
+    @rule(name=st.sampled_from(NAMES), used=DEVICES)
+    def execute(self, name: str, used: list[str]) -> None:
+        new = f"i{len(self.submitted)}"
+        if self.happen(name, q.Executed(QueueItem(item_id=new, plan="count", properties={"devices": used}))):
+            self.submitted.append(new)
 
     def new_name(self) -> str:
         """Give an id that counts as submitted."""
         self.submitted.append(f"i{len(self.submitted)}")
         return self.submitted[-1]
 
-    def end(self, event: type[q.Ended | q.WorkerLost], *facts: Any) -> None:
+    def end(self, name: str, event: type[q.Ended | q.WorkerLost], *facts: Any) -> None:
         """End what runs; it may go back under a new id."""
         again = f"i{len(self.submitted)}"
-        self.happen(event(*facts, again_id=again))
-        if again in names(self.state) or (self.state.running is not None and self.state.running.item_id == again):
+        self.happen(name, event(*facts, again_id=again))
+        state = self.states[name]
+        if again in names(state) or (state.running is not None and state.running.item_id == again):
             self.submitted.append(again)
 
-    @rule(data=st.data())
-    def remove(self, data: st.DataObject) -> None:
-        if self.state.waiting:
-            name = data.draw(st.sampled_from(names(self.state)))
-            assert self.happen(q.Removed((name,)))
-            self.taken_out.append(name)
+    @rule(name=st.sampled_from(NAMES), data=st.data())
+    def remove(self, name: str, data: st.DataObject) -> None:
+        if there := names(self.states[name]):
+            removed = data.draw(st.sampled_from(there))
+            assert self.happen(name, q.Removed((removed,)))
+            self.taken_out.append(removed)
 
-    @rule()
-    def clear(self) -> None:
-        self.taken_out += names(self.state)
-        self.happen(q.Cleared())
+    @rule(name=st.sampled_from(NAMES))
+    def clear(self, name: str) -> None:
+        self.taken_out += names(self.states[name])
+        self.happen(name, q.Cleared())
 
-    @rule()
-    def release(self) -> None:
-        for each in self.state.waiting:
+    @rule(name=st.sampled_from(NAMES))
+    def release(self, name: str) -> None:
+        for each in self.states[name].waiting:
             if each.state == "held":
-                self.happen(q.Released(each.item_id))
+                self.happen(name, q.Released(each.item_id))
                 self.released.add(each.item_id)
 
-    @rule(event=st.sampled_from([q.Started(), q.StopAsked(), q.StopCancelled()]))
-    def control(self, event: q.Event) -> None:
-        self.happen(event)
+    @rule(name=st.sampled_from(NAMES), event=st.sampled_from([q.Started(), q.StopAsked(), q.StopCancelled()]))
+    def control(self, name: str, event: q.Event) -> None:
+        self.happen(name, event)
 
-    @rule(is_free=st.booleans())
-    def worker_comes_or_goes(self, is_free: bool) -> None:
-        if self.on_worker is None:
-            self.happen(q.WorkerFree(is_free))
+    @rule(count=st.integers(0, 2))
+    def workers_come_or_go(self, count: int) -> None:
+        self.free_workers = count
+        for name in NAMES:
+            self.happen(name, q.Nudged())
 
-    @rule(status=st.sampled_from(["completed", "failed", "stopped", "aborted", "halted"]), has_worker=st.booleans())
-    def item_ends(self, status: Any, has_worker: bool) -> None:
-        if self.on_worker is not None:
-            name, self.on_worker = self.on_worker, None
-            self.end(q.Ended, name, ItemResult(exit_status=status), has_worker)
+    @rule(
+        data=st.data(),
+        status=st.sampled_from(["completed", "failed", "stopped", "aborted", "halted"]),
+        has_worker=st.booleans(),
+    )
+    def item_ends(self, data: st.DataObject, status: Any, has_worker: bool) -> None:
+        if self.on_worker:
+            name = data.draw(st.sampled_from(sorted(self.on_worker)))
+            ended = self.on_worker.pop(name)
+            self.free_workers += has_worker
+            self.end(name, q.Ended, ended.item_id, ItemResult(exit_status=status))
 
-    @rule(has_worker=st.booleans())
-    def worker_dies(self, has_worker: bool) -> None:
-        if self.on_worker is not None:
-            self.on_worker = None
-            self.end(q.WorkerLost, FAILED, has_worker)
+    @rule(data=st.data(), has_worker=st.booleans())
+    def worker_dies(self, data: st.DataObject, has_worker: bool) -> None:
+        if self.on_worker:
+            name = data.draw(st.sampled_from(sorted(self.on_worker)))
+            del self.on_worker[name]
+            self.free_workers += has_worker
+            self.end(name, q.WorkerLost, FAILED)
 
     @rule()
     def scan_server_dies(self) -> None:
-        self.on_worker = None
-        self.carry_out(*recover(self.durable.state(), "the scan server died"))
+        self.on_worker.clear()
+        self.line = ()
+        for name in NAMES:
+            self.carry_out(name, *recover(self.durable[name].state(), "the scan server died"))
 
     @invariant()
     def every_item_is_in_one_place(self) -> None:
-        places = names(self.state) + [each.item_id for each in self.durable.history] + self.taken_out
-        if self.state.running is not None:
-            places.append(self.state.running.item_id)
+        places = list(self.taken_out)
+        for name, state in self.states.items():
+            places += names(state) + [each.item_id for each in self.durable[name].history]
+            places += [] if state.running is None else [state.running.item_id]
         assert sorted(places) == sorted(self.submitted)
 
     @invariant()
@@ -471,27 +506,81 @@ class QueueMachine(RuleBasedStateMachine):
         assert twice <= self.released
 
     @invariant()
-    def what_is_durable_is_the_state(self) -> None:
-        durable = self.durable.state()
-        assert (durable.waiting, durable.running, durable.mode) == (
-            self.state.waiting,
-            self.state.running,
-            self.state.mode,
-        )
-        assert durable.revision == self.state.revision
-        assert (durable.loop, durable.ignore_failures, durable.autostart) == (
-            self.state.loop,
-            self.state.ignore_failures,
-            self.state.autostart,
-        )
+    def no_device_is_used_by_two_at_once(self) -> None:
+        used = [device for each in self.on_worker.values() for device in devices_of(each)]
+        assert len(used) == len(set(used))
 
     @invariant()
-    def what_the_queue_says_runs_is_what_the_worker_has(self) -> None:
-        assert self.on_worker == (self.state.running.item_id if self.state.running is not None else None)
+    def who_waits_longest_waits_only_for_what_runs_or_for_a_worker(self) -> None:
+        for name in self.line[:1]:
+            first = next_to_run(self.states[name])
+            assert first is not None
+            wanted = set(devices_of(first))
+            others = [each for other, each in self.on_worker.items() if other != name]
+            assert not self.free_workers or any(wanted & set(devices_of(each)) for each in others)
+
+    @invariant()
+    def what_is_durable_is_the_state(self) -> None:
+        for name, state in self.states.items():
+            durable = self.durable[name].state()
+            assert (durable.waiting, durable.running, durable.mode) == (state.waiting, state.running, state.mode)
+            assert durable.revision == state.revision
+            assert (durable.loop, durable.ignore_failures, durable.autostart) == (
+                state.loop,
+                state.ignore_failures,
+                state.autostart,
+            )
+
+    @invariant()
+    def what_a_queue_says_runs_is_what_its_worker_has(self) -> None:
+        for name, state in self.states.items():
+            assert self.on_worker.get(name) == state.running
 
 
 QueueMachine.TestCase.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestQueueMachine = QueueMachine.TestCase
+
+
+def using(name: str, queue: str, *devices: str) -> QueueItem:
+    return QueueItem(item_id=name, plan="count", queue=queue, properties={"devices": list(devices)})
+
+
+def test_an_item_whose_device_another_queue_uses_waits_and_says_for_whom() -> None:
+    states = {
+        "": QueueState(running=using("a", "", "samx", "det"), mode="running"),
+        "align": QueueState(waiting=(using("b", "align", "det.channel"),), has_worker=True),
+    }
+    state = replace(states["align"], taken=taken_by_others("align", states, ()))
+    state, commands = step(state, q.Started())
+    assert (state.mode, state.running) == ("running", None)
+    assert not any(isinstance(command, q.RunOnWorker) for command in commands)
+    assert blocked(state, state.waiting[0]) == "det is held by count (item a) of queue main"
+    states[""] = QueueState()
+    state, commands = step(replace(state, taken=taken_by_others("align", states, ("align",))), q.Nudged())
+    assert isinstance(commands[-1], q.RunOnWorker)
+
+
+def test_who_waits_longer_for_a_device_comes_first() -> None:
+    states = {
+        "": QueueState(running=using("a", "", "x"), mode="running"),
+        "both": QueueState(waiting=(using("b", "both", "x", "y"),), mode="running"),
+        "late": QueueState(waiting=(using("c", "late", "y"),), mode="running"),
+    }
+    line = line_up(states, ("both",))
+    assert line == ("both", "late")
+    late = replace(states["late"], has_worker=True, taken=taken_by_others("late", states, line))
+    assert step(late, q.Nudged())[1] == ()
+    assert "of queue both, which waits for longer" in blocked(late, late.waiting[0])
+    states[""] = QueueState()
+    assert taken_by_others("both", states, line) == {}
+
+
+def test_an_item_runs_at_once_only_if_its_devices_are_free() -> None:
+    busy = QueueState(has_worker=True, taken={"x": "scan (item 1) of queue main"})
+    with pytest.raises(RefusedError, match="x is held by scan") as refused:
+        step(busy, q.Executed(using("a", "align", "x")))
+    assert refused.value.code == "device_held"
+    assert step(busy, q.Executed(using("b", "align", "y")))[0].running is not None
 
 
 def test_an_end_that_belongs_to_another_item_is_refused() -> None:

@@ -48,7 +48,7 @@ async def test_a_restart_finds_the_queue_as_it_was(store: QueueStore, bus: Bus) 
     )
     successor = QueueStore(bus)
     await successor.take_over()
-    loaded = (await successor.load()).state
+    loaded = (await successor.load()).states[""]
     assert [each.item_id for each in loaded.waiting] == ["a", "middle", "c"]
     assert (loaded.running, loaded.mode, loaded.revision) == (state.running, "running", state.revision)
     assert loaded.waiting == state.waiting
@@ -56,11 +56,14 @@ async def test_a_restart_finds_the_queue_as_it_was(store: QueueStore, bus: Bus) 
 
 async def test_an_ended_item_moves_to_the_history_in_one_step(store: QueueStore, bus: Bus) -> None:
     result = ItemResult(exit_status="completed", run_uids=["u"], scan_ids=[4])
-    await stepped(
-        store, QueueState(has_worker=True), q.Added((item("a"),)), q.Started(), q.Ended("a", result, has_worker=True)
-    )
+    await stepped(store, QueueState(has_worker=True), q.Added((item("a"),)), q.Started(), q.Ended("a", result))
     loaded = await store.load()
-    assert (loaded.state.waiting, loaded.state.running, loaded.state.mode, loaded.history) == ((), None, "stopped", 1)
+    assert (loaded.states[""].waiting, loaded.states[""].running, loaded.states[""].mode, loaded.history) == (
+        (),
+        None,
+        "stopped",
+        1,
+    )
     page = await store.history(10, None)
     assert [(each.item_id, each.state, each.result) for each in page.items] == [("a", "done", result)]
     assert await bus.redis.exists(bus.key(ITEMS), bus.key(ORDER)) == 0
@@ -79,7 +82,7 @@ async def test_an_earlier_scan_server_is_refused_whatever_it_writes(store: Queue
         await store.say(status)
     with pytest.raises(FencedError):
         await store.check_owner()
-    assert [each.item_id for each in (await successor.load()).state.waiting] == ["a"]
+    assert [each.item_id for each in (await successor.load()).states[""].waiting] == ["a"]
     assert await bus.get(SCAN_STATUS) is None
     await successor.check_owner()
 
@@ -109,7 +112,7 @@ async def test_a_write_whose_reply_is_lost_is_carried_out_once(settings: object,
         await stepped(store, state, q.Ended("a", ItemResult(exit_status="completed")))
         loaded = await store.load()
     assert loaded.history == 1
-    assert [each.item_id for each in loaded.state.waiting] == ["b"]
+    assert loaded.states[""].running == item("b", state="running")
 
 
 async def test_the_history_is_paged_newest_first_to_its_end(store: QueueStore) -> None:
@@ -168,14 +171,14 @@ async def test_a_full_redis_still_lets_items_be_taken_out(store: QueueStore, bus
         state = await stepped(store, state, q.Removed(("a",)))
     finally:
         await bus.redis.config_set("maxmemory", limit)
-    assert (await store.load()).state.waiting == state.waiting
+    assert (await store.load()).states[""].waiting == state.waiting
 
 
 async def test_a_record_that_cannot_be_read_is_left_out_and_said(store: QueueStore, bus: Bus) -> None:
     await stepped(store, QueueState(), q.Added((item("a"), item("b"))))
     await bus.redis.hset(bus.key(ITEMS), "a", b"\xc1 not ours")  # pyright: ignore[reportGeneralTypeIssues]
     loaded = await store.load()
-    assert [each.item_id for each in loaded.state.waiting] == ["b"]
+    assert [each.item_id for each in loaded.states[""].waiting] == ["b"]
     assert len(loaded.problems) == 1
     assert "queue item a cannot be read" in loaded.problems[0]
 
@@ -197,7 +200,7 @@ async def test_taken_up_requests_are_trimmed_and_unread_ones_never(store: QueueS
 async def test_two_owners_at_once_leave_one_consistent_queue(bus: Bus) -> None:
     async def add_until_fenced(store: QueueStore, prefix: str, is_enough: Callable[[int], bool]) -> int:
         await store.take_over()
-        state = (await store.load()).state
+        state = (await store.load()).states[""]
         count = 0
         while not is_enough(count):
             try:
@@ -213,7 +216,7 @@ async def test_two_owners_at_once_leave_one_consistent_queue(bus: Bus) -> None:
     second = await add_until_fenced(QueueStore(bus), "second", lambda count: count == 20)
     accepted = await first
     loaded = await QueueStore(bus).load()
-    order = [each.item_id for each in loaded.state.waiting]
+    order = [each.item_id for each in loaded.states[""].waiting]
     assert order == [f"first{n}" for n in range(accepted)] + [f"second{n}" for n in range(second)]
     assert loaded.problems == []
     assert int(await bus.redis.hget(bus.key(QUEUE), "revision") or 0) == accepted + 20  # pyright: ignore[reportGeneralTypeIssues]

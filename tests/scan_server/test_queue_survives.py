@@ -85,9 +85,9 @@ async def test_random_kills_lose_no_item_and_run_none_twice(
     store = QueueStore(bus)
     await store.take_over()
     loaded = await store.load()
-    places = Counter(item.title for item in loaded.state.waiting)
-    if loaded.state.running is not None:
-        places[loaded.state.running.title] += 1
+    places = Counter(item.title for item in loaded.states[""].waiting)
+    if loaded.states[""].running is not None:
+        places[loaded.states[""].running.title] += 1
     before = None
     while True:
         page = await store.history(1000, before)

@@ -65,9 +65,9 @@ async def test_what_is_asked_before_a_worker_has_begun_the_item_is_not_lost(serv
 @pytest.mark.parametrize(("ended_by", "autostart"), [("skip", True), ("stop", False)])
 def test_skipping_says_nothing_against_the_queue(ended_by: str, autostart: bool) -> None:
     first, second = (QueueItem(item_id=name, plan="count", state="running") for name in "ab")
-    state = QueueState(waiting=(second,), running=first, mode="running", has_worker=False, autostart=True)
+    state = QueueState(waiting=(second,), running=first, mode="running", has_worker=True, autostart=True)
     result = ItemResult(exit_status="stopped", ended_by=ended_by)  # pyright: ignore[reportArgumentType]
-    after, _ = step(state, Ended("a", result, has_worker=True))
+    after, _ = step(state, Ended("a", result))
     assert (after.mode, after.autostart) == ("running", autostart)
     assert after.running is not None
     assert after.running.item_id == "b"

@@ -1,13 +1,13 @@
 """What a running item holds of devices."""
 
 import asyncio
-from collections.abc import Container, Iterator
 from typing import Any
 
 from bec_bluesky.messages.queue import QueueItem
 from bec_bluesky.proxy import DeviceLink, Holding
+from bec_bluesky.scan_server._item_devices import all_devices
 
-__all__ = ["ItemClaim", "devices_of"]
+__all__ = ["ItemClaim"]
 
 
 class ItemClaim:
@@ -20,7 +20,8 @@ class ItemClaim:
         self._link = link
         who = ", ".join(part for part in (f"item {item.item_id[:8]}", item.user) if part)
         facts = {"item_id": item.item_id, "user": item.user}
-        self._holding = Holding(devices_of(item, link.devices), f"{item.plan} ({who})", facts)
+        devices = all_devices(item, item.properties.get("devices") or (), link.devices)
+        self._holding = Holding(devices, f"{item.plan} ({who})", facts)
         self._is_begun = False
 
     def begin(self) -> None:
@@ -35,19 +36,3 @@ class ItemClaim:
 
     def _in_loop(self, coroutine: Any) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._link.loop).result()
-
-
-def devices_of(item: QueueItem, devices: Container[str]) -> tuple[str, ...]:
-    """Give the paths of the devices that an item names, and those that its check found."""
-    asked = [item.properties.get("devices", []), item.args, list(item.kwargs.values())]
-    return tuple(dict.fromkeys(text for text in _texts(asked) if text in devices))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _texts(each)
-    elif isinstance(value, dict):
-        yield from _texts(list(value.values()))
