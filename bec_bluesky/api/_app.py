@@ -14,9 +14,10 @@ from bec_bluesky.api._device_edits import device_file_router
 from bec_bluesky.api._devices import device_router
 from bec_bluesky.api._problems import ProblemError, say_problem
 from bec_bluesky.bus import Bus, Caller
-from bec_bluesky.channels import SCAN_STATUS, SERVICES
+from bec_bluesky.channels import DEVICE_HOLDERS, NAMED_STATUS, SCAN_STATUS, SERVICES
 from bec_bluesky.client import DeviceAccess
 from bec_bluesky.errors import BusError
+from bec_bluesky.messages.queue import MAIN_QUEUE
 
 __all__ = ["TILED_PATH", "LateApp", "create_app"]
 
@@ -80,13 +81,21 @@ def create_app(bus: Bus, caller: Caller, access: DeviceAccess, key: str, tiled: 
 
     @app.get("/api/v1/status", dependencies=with_key)
     async def system_status() -> dict[str, Any]:
-        """Give the heartbeats of all living services by name, and the scan server's status if it has one."""
+        """Give the heartbeats of all living services by name, the status of each queue, and who holds which device."""
         services = await bus.find(SERVICES, "service")
+        main = await bus.get(SCAN_STATUS)
+        queues: dict[str, Any] = {}
+        if main is not None:
+            others = await bus.find(NAMED_STATUS, "queue")
+            queues = {MAIN_QUEUE: main} | {name: each for name, each in others.items() if name in main.queues}
+        holders = await bus.find_tables(DEVICE_HOLDERS, "server")
         return {
             "beamline": bus.beamline,
             "version": __version__,
             "services": {name: msgspec.to_builtins(beat) for name, beat in sorted(services.items())},
-            "scan_server": msgspec.to_builtins(await bus.get(SCAN_STATUS)),
+            "scan_server": msgspec.to_builtins(main),
+            "queues": msgspec.to_builtins(queues),
+            "holders": msgspec.to_builtins({name: each for table in holders.values() for name, each in table.items()}),
         }
 
     return app

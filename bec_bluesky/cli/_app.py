@@ -125,6 +125,7 @@ def run(
         list[str] | None, typer.Argument(help="its arguments: [det] samx -5 5 num=11; names need no quotes")
     ] = None,
     meta: Annotated[list[str] | None, typer.Option("--meta", help="key=value for the run's metadata")] = None,
+    queue: Annotated[str, typer.Option("--queue", "-q", help="one that `profile.toml` declares; none: main")] = "",
     data: DataDirectory = None,
     beamline: Beamline = None,
     redis: RedisUrl = None,
@@ -136,7 +137,7 @@ def run(
     from bec_bluesky.cli import _run
 
     settings = settings_of(context, data_dir=data, beamline=beamline, redis_url=redis)
-    return _run.run(settings, plan, arguments or [], meta or [])
+    return _run.run(settings, plan, arguments or [], meta or [], queue)
 
 
 @app.command()

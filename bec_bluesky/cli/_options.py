@@ -22,6 +22,8 @@ class Chosen:
     """What was chosen before the command; options after it win."""
 
     given: dict[str, object] = field(default_factory=dict[str, object])
+    queue: str = ""
+    """Name of the queue that is meant; empty: the main one."""
 
 
 def settings_of(context: typer.Context, **given: object) -> Settings:

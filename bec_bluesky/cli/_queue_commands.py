@@ -1,6 +1,8 @@
 """`queue …`: look at the queue, change it, and act on the running plan."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -9,7 +11,7 @@ from rich.table import Table
 
 from bec_bluesky.cli._arguments import parse_arguments
 from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, RedisUrl, connected, settings_of
-from bec_bluesky.client import Client
+from bec_bluesky.client import Client, QueueDoor
 from bec_bluesky.messages.queue import QueueItem
 
 __all__ = ["call_text", "queue_app"]
@@ -25,12 +27,30 @@ Reason = Annotated[str, typer.Option("--reason", help="goes into the run's stop 
 
 @queue_app.callback()
 def choose(
-    context: typer.Context, data: DataDirectory = None, beamline: Beamline = None, redis: RedisUrl = None
+    context: typer.Context,
+    data: DataDirectory = None,
+    beamline: Beamline = None,
+    redis: RedisUrl = None,
+    queue: Annotated[str, typer.Option("--queue", "-q", help="one that `profile.toml` declares; none: main")] = "",
 ) -> None:
-    """Choose the system."""
+    """Choose the system, and the queue."""
     before = context.find_object(Chosen) or Chosen()
     given = {"data_dir": data, "beamline": beamline, "redis_url": redis}
-    context.obj = Chosen(before.given | {name: value for name, value in given.items() if value is not None})
+    values = {name: value for name, value in given.items() if value is not None}
+    context.obj = Chosen(before.given | values, queue=queue)
+
+
+def _name(context: typer.Context) -> str:
+    """Give the name of the queue that is meant; empty: the main one."""
+    chosen = context.find_object(Chosen)
+    return "" if chosen is None else chosen.queue
+
+
+@contextlib.contextmanager
+def _queue(context: typer.Context) -> Iterator[QueueDoor]:
+    """Give the queue that is meant, of a connected client."""
+    with _client(context) as client:
+        yield client.queue(_name(context))
 
 
 def _client(context: typer.Context) -> Client:
@@ -47,9 +67,12 @@ def call_text(item: QueueItem) -> str:
 @queue_app.command("list")
 def list_(context: typer.Context) -> int:
     """Show what runs and what waits."""
-    with _client(context) as client:
-        queue, status = client.queue.now(), client.status
-    typer.echo(f"queue {status.queue_state}, run {status.run_state}")
+    with _queue(context) as door:
+        queue, status = door.now(), door.status
+    name = f"queue {_name(context)}" if len(status.queues) > 1 and _name(context) else "queue"
+    typer.echo(f"{name} {status.queue_state}, run {status.run_state}")
+    if status.waits_for:
+        typer.echo(f"waits: {status.waits_for}")
     if queue.running is not None:
         typer.echo(f"running  {queue.running.item_id[:8]}  {call_text(queue.running)}  by {queue.running.user}")
     for number, item in enumerate(queue.waiting):
@@ -75,8 +98,8 @@ def add(
     """Put a plan into the queue; nothing starts."""
     args, kwargs = parse_arguments(arguments or [])
     place = {"position": 0 if front else None, "before": before, "after": after}
-    with _client(context) as client:
-        item = client.queue.put(plan, args, kwargs, **place, title=title, sample=sample, note=note)
+    with _queue(context) as queue:
+        item = queue.put(plan, args, kwargs, **place, title=title, sample=sample, note=note)
     for warning in item.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(item.item_id)
@@ -86,8 +109,8 @@ def add(
 @queue_app.command()
 def rm(context: typer.Context, item_ids: Annotated[list[str], typer.Argument(help="or the beginnings of them")]) -> int:
     """Take waiting items out, all or none."""
-    with _client(context) as client:
-        client.queue.remove(*item_ids)
+    with _queue(context) as queue:
+        queue.remove(*item_ids)
     return 0
 
 
@@ -100,8 +123,8 @@ def mv(
     after: Annotated[str, typer.Option("--after", help="after this item")] = "",
 ) -> int:
     """Give a waiting item another place."""
-    with _client(context) as client:
-        client.queue.move(item_id, position, before=before, after=after)
+    with _queue(context) as queue:
+        queue.move(item_id, position, before=before, after=after)
     return 0
 
 
@@ -113,16 +136,16 @@ def edit(
 ) -> int:
     """Give a waiting item other arguments."""
     args, kwargs = parse_arguments(arguments)
-    with _client(context) as client:
-        typer.echo(call_text(client.queue.edit(item_id, *args, **kwargs)))
+    with _queue(context) as queue:
+        typer.echo(call_text(queue.edit(item_id, *args, **kwargs)))
     return 0
 
 
 @queue_app.command()
 def hold(context: typer.Context, item_id: ItemId, reason: Annotated[str, typer.Option("--reason")] = "") -> int:
     """Have the queue stop in front of an item until it is released."""
-    with _client(context) as client:
-        client.queue.hold(item_id, reason)
+    with _queue(context) as queue:
+        queue.hold(item_id, reason)
     return 0
 
 
@@ -138,9 +161,9 @@ def mode(
     ] = None,
 ) -> int:
     """Say how the queue goes on, and show it."""
-    with _client(context) as client:
-        client.queue.mode(loop=loop, ignore_failures=ignore_failures, autostart=autostart)
-        status = client.status
+    with _queue(context) as queue:
+        queue.mode(loop=loop, ignore_failures=ignore_failures, autostart=autostart)
+        status = queue.status
     for name, is_on in [
         ("loop", status.loop),
         ("ignore failures", status.ignore_failures),
@@ -153,32 +176,32 @@ def mode(
 @queue_app.command()
 def clear(context: typer.Context) -> int:
     """Take all waiting items out."""
-    with _client(context) as client:
-        client.queue.clear()
+    with _queue(context) as queue:
+        queue.clear()
     return 0
 
 
 @queue_app.command()
 def start(context: typer.Context) -> int:
     """Run the waiting items one after the other."""
-    with _client(context) as client:
-        client.queue.start()
+    with _queue(context) as queue:
+        queue.start()
     return 0
 
 
 @queue_app.command()
 def stop(context: typer.Context, cancel: Annotated[bool, typer.Option("--cancel", help="take it back")] = False) -> int:
     """Stop the queue after the running plan (`finish` and `skip` end the plan itself)."""
-    with _client(context) as client:
-        client.queue.stop(cancel=cancel)
+    with _queue(context) as queue:
+        queue.stop(cancel=cancel)
     return 0
 
 
 @queue_app.command()
 def history(context: typer.Context, limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20) -> int:
     """Show what ended, newest first."""
-    with _client(context) as client:
-        items = client.queue.history(limit)
+    with _queue(context) as queue:
+        items = queue.history(limit)
     table = Table(box=None, pad_edge=False)
     for column in ("ended", "item", "call", "scans", "status", "reason"):
         table.add_column(column, overflow="fold")
@@ -195,8 +218,8 @@ def history(context: typer.Context, limit: Annotated[int, typer.Option("--limit"
 @queue_app.command()
 def release(context: typer.Context, item_id: ItemId) -> int:
     """Let a held item run when its turn comes."""
-    with _client(context) as client:
-        client.queue.release(item_id)
+    with _queue(context) as queue:
+        queue.release(item_id)
     return 0
 
 
@@ -206,7 +229,7 @@ def pause(
 ) -> int:
     """Pause the running plan after the point under way."""
     with _client(context) as client:
-        client.pause(now=now)
+        client.pause(now=now, queue=_name(context))
     return 0
 
 
@@ -214,7 +237,7 @@ def pause(
 def resume(context: typer.Context) -> int:
     """Go on after a pause."""
     with _client(context) as client:
-        client.resume()
+        client.resume(queue=_name(context))
     return 0
 
 
@@ -227,7 +250,7 @@ def finish(
 ) -> int:
     """End the running plan in order after the point under way; it counts as a success."""
     with _client(context) as client:
-        (client.stop if now else client.finish)(reason, item_id=item)
+        (client.stop if now else client.finish)(reason, item_id=item, queue=_name(context))
     return 0
 
 
@@ -235,7 +258,7 @@ def finish(
 def skip(context: typer.Context, reason: Reason = "", item: TheItem = "") -> int:
     """End the running plan now, in order; the queue goes on with the next item."""
     with _client(context) as client:
-        client.skip(reason, item_id=item)
+        client.skip(reason, item_id=item, queue=_name(context))
     return 0
 
 
@@ -243,7 +266,7 @@ def skip(context: typer.Context, reason: Reason = "", item: TheItem = "") -> int
 def abort(context: typer.Context, reason: Reason = "", item: TheItem = "") -> int:
     """End the running plan with clean-up; it counts as aborted."""
     with _client(context) as client:
-        client.abort(reason, item_id=item)
+        client.abort(reason, item_id=item, queue=_name(context))
     return 0
 
 
@@ -251,5 +274,5 @@ def abort(context: typer.Context, reason: Reason = "", item: TheItem = "") -> in
 def halt(context: typer.Context, reason: Reason = "", item: TheItem = "") -> int:
     """End the running plan at once, without clean-up."""
     with _client(context) as client:
-        client.halt(reason, item_id=item)
+        client.halt(reason, item_id=item, queue=_name(context))
     return 0

@@ -9,13 +9,13 @@ from bec_bluesky.settings import Settings
 __all__ = ["run"]
 
 
-def run(settings: Settings, plan: str, arguments: list[str], metadata: list[str]) -> int:
+def run(settings: Settings, plan: str, arguments: list[str], metadata: list[str], queue: str = "") -> int:
     """Run a plan; 0, or PlanFailedError if it did not complete."""
     args, kwargs = parse_arguments(arguments)
     unnamed, md = parse_arguments(metadata)
     if unnamed:
         raise BadArgumentError(f"--meta {metadata[0]}: write key=value")
     with connected(settings) as client:
-        item = watch(client, client.queue.put(plan, args, kwargs, metadata=md, start=True), settled="all")
+        item = watch(client, client.queue(queue).put(plan, args, kwargs, metadata=md, start=True), settled="all")
     raise_if_failed(item)
     return 0

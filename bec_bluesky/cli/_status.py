@@ -18,7 +18,8 @@ from bec_bluesky.client import Client
 from bec_bluesky.device_server import service_name
 from bec_bluesky.errors import BecBlueskyError, SettingsError
 from bec_bluesky.messages.common import Heartbeat
-from bec_bluesky.messages.queue import ScanServerStatus
+from bec_bluesky.messages.devices import DeviceHolder
+from bec_bluesky.messages.queue import MAIN_QUEUE, ScanServerStatus
 from bec_bluesky.settings import Settings
 
 __all__ = ["show"]
@@ -37,20 +38,29 @@ def show(settings: Settings, *, as_json: bool) -> int:
         return 1
     with connected(settings) as client:
         services = client.services
-        status = _scan_status(client)
+        queues = _queues(client)
+        holders = client.holders
     missing = sorted(_expected(settings) - services.keys())
     if as_json:
-        typer.echo(json.dumps(_facts(settings, services, status, missing)))
+        typer.echo(json.dumps(_facts(settings, services, queues, holders, missing)))
     else:
-        _print(settings, services, status, missing)
+        _print(settings, services, missing)
+        _print_queues(queues)
+        for device, holder in sorted(holders.items()):
+            typer.echo(f"{device} is held by {holder.text}")
     return 1 if missing or any(beat.state != "running" for beat in services.values()) else 0
 
 
-def _scan_status(client: Client) -> ScanServerStatus | None:
+def _queues(client: Client) -> dict[str, ScanServerStatus]:
+    """Give the status of each queue, the main one first; nothing if the scan server does not answer."""
     try:
-        return client.status if "scan_server" in client.services else None
+        if "scan_server" not in client.services:
+            return {}
+        main = client.status
+        others = {name: client.queue(name).status for name in main.queues if name != MAIN_QUEUE}
     except BecBlueskyError:
-        return None
+        return {}
+    return {MAIN_QUEUE: main} | others
 
 
 def _expected(settings: Settings) -> set[str]:
@@ -60,7 +70,11 @@ def _expected(settings: Settings) -> set[str]:
 
 
 def _facts(
-    settings: Settings, services: dict[str, Heartbeat], status: ScanServerStatus | None, missing: list[str]
+    settings: Settings,
+    services: dict[str, Heartbeat],
+    queues: dict[str, ScanServerStatus],
+    holders: dict[str, DeviceHolder],
+    missing: list[str],
 ) -> dict[str, Any]:
     record = read_record(settings)
     return {
@@ -70,7 +84,9 @@ def _facts(
         "supervisor": record.supervisor.pid if record is not None and record.is_up else None,
         "services": {name: msgspec.to_builtins(beat) for name, beat in sorted(services.items())},
         "missing": missing,
-        "scan_server": None if status is None else msgspec.to_builtins(status),
+        "scan_server": msgspec.to_builtins(queues.get(MAIN_QUEUE)),
+        "queues": {name: msgspec.to_builtins(status) for name, status in queues.items()},
+        "holders": {device: msgspec.to_builtins(holder) for device, holder in sorted(holders.items())},
     }
 
 
@@ -97,9 +113,7 @@ def _not_started(settings: Settings, services: dict[str, Heartbeat], missing: li
     return [server for server in known if service_name(server) not in services and service_name(server) not in missing]
 
 
-def _print(
-    settings: Settings, services: dict[str, Heartbeat], status: ScanServerStatus | None, missing: list[str]
-) -> None:
+def _print(settings: Settings, services: dict[str, Heartbeat], missing: list[str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     record = read_record(settings)
     if record is None:
@@ -126,15 +140,21 @@ def _print(
         command = f"python -m bec_bluesky.device_server --server {server}"
         table.add_row(service_name(server), "not running", "", "", f"devices.yaml names it: `{command}`, or `up` anew")
     console.print(table)
-    if status is None:
-        console.print("the scan server does not answer", markup=False)
+
+
+def _print_queues(queues: dict[str, ScanServerStatus]) -> None:
+    if not queues:
+        typer.echo("the scan server does not answer")
         return
-    console.print(
-        f"queue {status.queue_state}: {status.waiting} waiting, {status.history} done; run {status.run_state}",
-        markup=False,
-    )
-    if status.running is not None:
-        scan = "" if status.scan_id is None else f"scan {status.scan_id}: "
-        console.print(f"running {scan}{call_text(status.running)} by {status.running.user}", markup=False)
-    if status.worker:
-        console.print(f"worker: {status.worker}", markup=False)
+    for name, status in queues.items():
+        title = "queue" if name == MAIN_QUEUE else f"queue {name}"
+        done = f", {status.history} done" if name == MAIN_QUEUE else ""
+        typer.echo(f"{title} {status.queue_state}: {status.waiting} waiting{done}; run {status.run_state}")
+        if status.running is not None:
+            scan = "" if status.scan_id is None else f"scan {status.scan_id}: "
+            typer.echo(f"running {scan}{call_text(status.running)} by {status.running.user}")
+        if status.waits_for:
+            typer.echo(f"waits: {status.waits_for}")
+    worker = queues[MAIN_QUEUE].worker
+    if worker:
+        typer.echo(f"worker: {worker}")

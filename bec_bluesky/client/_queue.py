@@ -17,6 +17,7 @@ from bec_bluesky.messages.queue import (
     ExecuteItem,
     GetHistory,
     GetQueue,
+    GetStatus,
     History,
     HoldItem,
     ItemAccepted,
@@ -30,6 +31,7 @@ from bec_bluesky.messages.queue import (
     RemoveItem,
     RemoveItems,
     RequestBody,
+    ScanServerStatus,
     SetQueueMode,
     StartQueue,
     StopQueue,
@@ -283,6 +285,11 @@ class QueueDoor:
         `autostart`: it starts by itself when there is something to run, until something is stopped or fails.
         """
         self._ask(SetQueueMode(loop=loop, ignore_failures=ignore_failures, autostart=autostart))
+
+    @property
+    def status(self) -> ScanServerStatus:
+        """How this queue is, and what it runs."""
+        return self._ask(GetStatus())
 
     @property
     def items(self) -> list[QueueItem]:
