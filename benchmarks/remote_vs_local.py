@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import redis
-
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # and not this directory: its `queue` is not the standard library's
+
+import redis  # noqa: E402
 
 from bec_bluesky.accelerations import chosen  # noqa: E402
 from bec_bluesky.settings import Settings  # noqa: E402

@@ -112,12 +112,15 @@ class Bus:
     async def append(self, channel: Channel, message: Any, /, **words: str) -> str:
         """Append; give the id. For entries that may be there twice without harm (requests carry ids of their own)."""
         key = self.key(channel, **words)
+        entry: Any = {_FIELD: encode(message)}
         async with _translated(self.address):
-            stream_id: Any = await self.redis.xadd(
-                key, {_FIELD: encode(message)}, maxlen=channel.length, approximate=True
-            )
-            if channel.lifetime is not None:
-                await self.redis.pexpire(key, int(channel.lifetime * 1000))
+            if channel.lifetime is None:
+                stream_id: Any = await self.redis.xadd(key, entry, maxlen=channel.length, approximate=True)
+            else:
+                pipeline: Any = self.redis.pipeline(transaction=False)
+                pipeline.xadd(key, entry, maxlen=channel.length, approximate=True)
+                pipeline.pexpire(key, int(channel.lifetime * 1000))
+                stream_id, _ = await pipeline.execute()
         return stream_id.decode()
 
     async def append_all(self, channel: Channel, messages: Iterable[Any], /, **words: str) -> None:

@@ -26,6 +26,8 @@ _MOST_BYTES = 4 * 2**20
 """Of one item; larger things go by reference."""
 _MOST_ITEMS = 10_000
 """Of one request."""
+_CHECKED_AT_ONCE = 4
+"""Items of one request: enough to keep the workers busy. With more, all would wake for each worker that is free."""
 Checked = tuple[QueueItem, list[str]]
 """An item, and warnings."""
 
@@ -95,7 +97,14 @@ class NewItems:
         """Make and check several, all or none; raises RefusedError that says what is wrong with each that is."""
         if not 1 <= len(asked) <= _MOST_ITEMS:
             raise RefusedError(f"{len(asked)} items cannot be added at once: 1 to {_MOST_ITEMS}", "bad_number")
-        found = await asyncio.gather(*(self._made(each, request, queue) for each in asked), return_exceptions=True)
+        lanes = asyncio.Semaphore(_CHECKED_AT_ONCE)
+
+        async def made(each: AddItem) -> Checked:
+            async with lanes:
+                await asyncio.sleep(0)  # others are served between two items
+                return await self._made(each, request, queue)
+
+        found = await asyncio.gather(*(made(each) for each in asked), return_exceptions=True)
         wrong = [(number, each) for number, each in enumerate(found, start=1) if isinstance(each, BaseException)]
         for _, error in wrong:
             if not isinstance(error, RefusedError):

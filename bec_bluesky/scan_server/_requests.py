@@ -36,6 +36,8 @@ _AT_ONCE = (StopQueue, ControlRun, *_LOOKING)
 """Carried out without waiting for earlier requests of the same client."""
 _REMEMBERED = 1000
 """Replies kept for requests that come twice."""
+_NOTE_PERIOD = 1.0
+"""Seconds within which requests that change nothing may be carried out again after a restart."""
 _BLOCK = 1.0
 Handle = Callable[[Request], Awaitable[Any]]
 Alarm = Callable[[str], Awaitable[None]]
@@ -66,6 +68,8 @@ class RequestReader:
         self._lanes: dict[str, asyncio.Task[None]] = {}
         """{client: its last request}; requests of one client are carried out in their order."""
         self._is_closed = False
+        self._noted = 0.0
+        """When it was noted last how far was read (monotonic)."""
 
     def close(self) -> None:
         """Take up no more requests; those that were taken up are carried out."""
@@ -86,8 +90,9 @@ class RequestReader:
                 entries = (await self._bus.read_keys({key: after}, count=100, block=_BLOCK)).get(key, [])
                 if self._is_closed:
                     return
+                taken = [(stream_id, fields, self._decoded(fields)) for stream_id, fields in entries]
                 if entries:
-                    await self._store.take_up(entries[-1][0])
+                    await self._note_taken_up(entries[-1][0], [request for *_, request in taken])
                     after = entries[-1][0]
                 delay = 0.02
             except FencedError:
@@ -97,14 +102,26 @@ class RequestReader:
                 await asyncio.sleep(random.uniform(0.0, delay))
                 delay = min(2 * delay, 1.0)
                 continue
-            for stream_id, fields in entries:
-                await self._take(stream_id, fields)
+            for stream_id, fields, request in taken:
+                await self._take(stream_id, fields, request)
 
-    async def _take(self, stream_id: str, fields: dict[bytes, bytes]) -> None:
+    def _decoded(self, fields: dict[bytes, bytes]) -> Request | Exception:
         try:
-            request: Request = self._decoder.decode(fields.get(b"m", b""))
+            return self._decoder.decode(fields.get(b"m", b""))
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            return await self._answer_malformed(stream_id, fields, error)
+            return error
+
+    async def _note_taken_up(self, last: str, requests: list[Request | Exception]) -> None:
+        """Note how far was read, before it is carried out; who only looks does not wait for that, now and then it is."""
+        only_look = all(isinstance(request, Request) and isinstance(request.body, _LOOKING) for request in requests)
+        if only_look and time.monotonic() < self._noted + _NOTE_PERIOD:
+            return
+        await self._store.take_up(last)
+        self._noted = time.monotonic()
+
+    async def _take(self, stream_id: str, fields: dict[bytes, bytes], request: Request | Exception) -> None:
+        if isinstance(request, Exception):
+            return await self._answer_malformed(stream_id, fields, request)
         if request.request_id in self._replies:
             known = self._replies[request.request_id]
             if known is not None:
