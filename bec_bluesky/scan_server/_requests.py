@@ -112,7 +112,7 @@ class RequestReader:
             return error
 
     async def _note_taken_up(self, last: str, requests: list[Request | Exception]) -> None:
-        """Note how far was read, before it is carried out; who only looks does not wait for that, now and then it is."""
+        """Note how far was read, before it is carried out; who only looks does not wait for that each time."""
         only_look = all(isinstance(request, Request) and isinstance(request.body, _LOOKING) for request in requests)
         if only_look and time.monotonic() < self._noted + _NOTE_PERIOD:
             return
