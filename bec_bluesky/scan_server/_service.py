@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
-from bec_bluesky.channels import INSTRUCTIONS
+from bec_bluesky.channels import INSTRUCTIONS, SERVICES
 from bec_bluesky.errors import BusError, FencedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import Instruction, Op
@@ -19,6 +19,7 @@ from bec_bluesky.scan_server._devices import DeviceBook
 from bec_bluesky.scan_server._keeper import QueueKeeper
 from bec_bluesky.scan_server._lost_runs import close_runs_of
 from bec_bluesky.scan_server._new_items import NewItems
+from bec_bluesky.scan_server._ownership import Ownership, TakeOver
 from bec_bluesky.scan_server._plans import PlanBook
 from bec_bluesky.scan_server._pool import Patience, WorkerPool
 from bec_bluesky.scan_server._queue_events import Ended, StopAsked, WorkerLost
@@ -31,8 +32,10 @@ from bec_bluesky.settings import Settings
 __all__ = ["ScanServer"]
 
 _log = logger(__name__)
+_WAITING = "scan_server.waiting"
+"""Its name until it is the owner of the queues."""
 _OWNER_PERIOD = 1.0
-"""Seconds between two looks at whether this is still the owner of the queue."""
+"""Seconds between two renewals of the lease."""
 _WORKER_GRACE = 16.0
 """Seconds that workers may take to abort and clean up at shutdown."""
 _LAST_WRITES = 2.0
@@ -55,15 +58,18 @@ class ScanServer(Service):
         has_spare: bool = True,
         patience: Patience | None = None,
         queues: tuple[str, ...] | None = None,
+        take_over: TakeOver = "if_free",
     ) -> None:
         """Serve the main queue and these others; None: those that the profile declares."""
-        super().__init__(settings)
+        super().__init__(settings, name=_WAITING)  # what lives under its name is not to be hidden
         self._queues = queues
+        self._how = take_over
         self.plans = PlanBook()
         self.devices = DeviceBook()
         self.pool = WorkerPool(
             settings, self, self.spawn, command=worker_command, has_spare=has_spare, patience=patience or Patience()
         )
+        self._ownership: Ownership | None = None
         self._store: QueueStore | None = None
         self._keeper: QueueKeeper | None = None
         self._announcer: Announcer | None = None
@@ -73,9 +79,31 @@ class ScanServer(Service):
         """Workers that are gone, of which the devices are being told."""
 
     async def start(self) -> None:
-        """Take over the queue, take requests, and start workers; none of them is waited for."""
-        self._store = store = QueueStore(self.bus)
-        self.pool.token = await store.take_over()
+        """Become the owner of the queues, and serve; or stand by until that is possible."""
+        self._ownership = ownership = Ownership(self.bus)
+        if self._how == "when_free":
+            self.facts = {"stands_by": True}
+            self.spawn(self._stand_by(ownership), "standby")
+        else:
+            await self._serve(ownership, await ownership.take(self._how))
+
+    async def _stand_by(self, ownership: Ownership) -> None:
+        while True:
+            try:
+                token = await ownership.take("when_free")
+                break
+            except BusError as error:
+                _log.warning("%s; standing by", error)
+                await asyncio.sleep(_OWNER_PERIOD)
+        await self.alarm("the scan server is gone: the one that stood by takes over", level="error")
+        await self._serve(ownership, token)
+
+    async def _serve(self, ownership: Ownership, token: int) -> None:
+        """Take requests and start workers; none of them is waited for."""
+        await self.bus.delete(SERVICES, service=self.service_name)
+        self.service_name, self.facts = self.name, {}
+        self._store = store = QueueStore(self.bus, token)
+        self.pool.token = token
         await self.devices.load(self.bus)
         await self.plans.load(self.bus)
         self._keeper = keeper = QueueKeeper(
@@ -100,7 +128,7 @@ class ScanServer(Service):
         )
         self._spawn_owned(keeper.live(), "queue")
         self._spawn_owned(announcer.run(), "status")
-        self._spawn_owned(self._watch_ownership(store), "ownership")
+        self._spawn_owned(self._keep_lease(ownership), "lease")
         self._spawn_owned(self._requests.run(), "requests")
         self.spawn(self.devices.follow(self.bus), "devices")
         self.pool.start()
@@ -122,6 +150,8 @@ class ScanServer(Service):
                 await self._keeper.settled()
                 await self._requests.drained()
                 await self._announcer.say()
+        if self._ownership is not None:
+            await self._ownership.release()
 
     # ── what becomes of workers and items ──
 
@@ -194,11 +224,11 @@ class ScanServer(Service):
             _log.error("%s", error)
             self.stop()
 
-    async def _watch_ownership(self, store: QueueStore) -> None:
+    async def _keep_lease(self, ownership: Ownership) -> None:
         while True:
             await asyncio.sleep(_OWNER_PERIOD)
             try:
-                await store.check_owner()
+                await ownership.renew()
             except FencedError:
                 raise
             except BusError as error:

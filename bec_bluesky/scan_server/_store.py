@@ -29,6 +29,7 @@ from bec_bluesky.errors import BusError, FencedError, RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, encode
 from bec_bluesky.messages.queue import History, ItemDone, QueueItem, ScanServerStatus
+from bec_bluesky.scan_server._ownership import fenced_text
 from bec_bluesky.scan_server._queue import QueueState
 from bec_bluesky.scan_server._queue_events import Change, Facts, Finish, Forget, Insert, Put, Take
 
@@ -111,20 +112,14 @@ class Loaded:
 class QueueStore:
     """The one writer of the queues' keys. Items and history are in one place for all queues."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, token: int) -> None:
+        """Write with a fencing token of `Ownership`; once there is a newer one, whatever this one writes is refused."""
         self._bus = bus
+        self._token = token
         self._item_decoder = decoder(QueueItem)
         self._done_decoder = decoder(ItemDone)
         self._writes = 0
         self._write_lock = asyncio.Lock()
-        self.token = 0
-        """Fencing token: whoever took the highest owns the queues."""
-
-    async def take_over(self) -> int:
-        """Become the owner of the queues; whoever was it before is refused from now on."""
-        async with self._bus.translated():
-            self.token = int(await self._bus.redis.incr(self._bus.key(EPOCH)))
-        return self.token
 
     async def load(self, declared: Iterable[str] = ()) -> Loaded:
         """Read the main queue, those that are declared, and any other one that has items."""
@@ -173,7 +168,7 @@ class QueueStore:
             self._writes += 1
             order, facts = self._keys(queue)
             keys = [self._bus.key(EPOCH), self._bus.key(ITEMS), order, self._bus.key(ITEMS_DONE), facts]
-            arguments: list[str | bytes | int] = [self.token, f"{self.token}:{self._writes}"]
+            arguments: list[str | bytes | int] = [self._token, f"{self._token}:{self._writes}"]
             for change in changes:
                 arguments += _verbs(change)
             delay = 0.02
@@ -197,7 +192,7 @@ class QueueStore:
         """Note that requests up to this id are taken up, before they are carried out: none is carried out twice."""
         keys = [self._bus.key(channel) for channel in (EPOCH, REQUESTS_READ, REQUESTS)]
         oldest = max(0, int(request_id.partition("-")[0]) - _KEEP_READ * 1000)
-        await self._fenced(_READ, keys, [self.token, request_id, oldest])
+        await self._fenced(_READ, keys, [self._token, request_id, oldest])
 
     async def say(self, status: ScanServerStatus) -> None:
         """Put the status of a queue and announce it."""
@@ -206,13 +201,7 @@ class QueueStore:
             keys = [self._bus.key(channel, queue=status.queue) for channel in named]
         else:
             keys = [self._bus.key(SCAN_STATUS), self._bus.key(SCAN_STATUS_CHANGED)]
-        await self._fenced(_SAY, [self._bus.key(EPOCH), *keys], [self.token, encode(status)])
-
-    async def check_owner(self) -> None:
-        """Raise FencedError if another scan server took over."""
-        owner: Any = await self._bus.get(EPOCH)
-        if owner is None or int(owner) != self.token:
-            raise FencedError(_fenced_text(self.token, owner))
+        await self._fenced(_SAY, [self._bus.key(EPOCH), *keys], [self._token, encode(status)])
 
     async def history(self, limit: int, before: str | None) -> History:
         """Give finished items, newest first, from a cursor on; as quick in a long history as in a short one."""
@@ -236,7 +225,7 @@ class QueueStore:
             return await self._bus.evaluate(script, keys, arguments)
         except BusError as error:
             if "FENCED by" in str(error):
-                raise FencedError(_fenced_text(self.token, str(error).rpartition(" ")[2])) from None
+                raise FencedError(fenced_text(self._token, str(error).rpartition(" ")[2])) from None
             raise
 
 
@@ -253,11 +242,6 @@ def _state(items: dict[str, QueueItem], order: list[bytes], facts: dict[bytes, b
         ignore_failures=facts.get(b"ignore_failures") == b"1",
         autostart=facts.get(b"autostart") == b"1",
     )
-
-
-def _fenced_text(mine: int, owner: object) -> str:
-    shown = owner.decode() if isinstance(owner, bytes) else owner
-    return f"another scan server took over the queue (its token is {shown}, this one's {mine}): this one stops"
 
 
 def _verbs(change: Change) -> list[str | bytes | int]:

@@ -31,8 +31,9 @@ async def serving(server: ScanServer) -> AsyncIterator[ScanServer]:
 async def process(settings: Settings, **options: object) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a scan server as a process of its own, with options of its constructor; killed at the end."""
     code = (
-        "from bec_bluesky.scan_server import ScanServer; from bec_bluesky.service import main; "
-        f"main(lambda settings: ScanServer(settings, worker_command={SCRIPTED!r}, **{options!r}), name='scan_server')"
+        "import sys; from bec_bluesky.scan_server import ScanServer; from bec_bluesky.service import main; "
+        f"make = lambda settings: ScanServer(settings, worker_command={SCRIPTED!r}, **{options!r}); "
+        "sys.exit(main(make, name='scan_server'))"
     )
     running = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, env={**os.environ, **settings.environment()}

@@ -11,6 +11,7 @@ from bec_bluesky.channels import ITEMS, ORDER, QUEUE, REQUESTS, SCAN_STATUS
 from bec_bluesky.errors import BusError, FencedError, RefusedError
 from bec_bluesky.messages.queue import ItemResult, QueueItem, ScanServerStatus
 from bec_bluesky.scan_server import _queue_events as q
+from bec_bluesky.scan_server._ownership import Ownership
 from bec_bluesky.scan_server._queue import QueueState, step
 from bec_bluesky.scan_server._store import QueueStore
 
@@ -21,9 +22,7 @@ def item(name: str, **facts: object) -> QueueItem:
 
 @pytest.fixture
 async def store(bus: Bus) -> QueueStore:
-    store = QueueStore(bus)
-    await store.take_over()
-    return store
+    return QueueStore(bus, await Ownership(bus).take("at_once"))
 
 
 async def stepped(store: QueueStore, state: QueueState, *events: q.Event) -> QueueState:
@@ -46,8 +45,7 @@ async def test_a_restart_finds_the_queue_as_it_was(store: QueueStore, bus: Bus) 
         q.Removed(("b",)),
         q.Started(),
     )
-    successor = QueueStore(bus)
-    await successor.take_over()
+    successor = QueueStore(bus, await Ownership(bus).take("at_once"))
     loaded = (await successor.load()).states[""]
     assert [each.item_id for each in loaded.waiting] == ["a", "middle", "c"]
     assert (loaded.running, loaded.mode, loaded.revision) == (state.running, "running", state.revision)
@@ -71,8 +69,7 @@ async def test_an_ended_item_moves_to_the_history_in_one_step(store: QueueStore,
 
 async def test_an_earlier_scan_server_is_refused_whatever_it_writes(store: QueueStore, bus: Bus) -> None:
     state = await stepped(store, QueueState(), q.Added((item("a"),)))
-    successor = QueueStore(bus)
-    await successor.take_over()
+    successor = QueueStore(bus, await Ownership(bus).take("at_once"))
     status = ScanServerStatus(time=time.time(), queue_state="stopped", run_state="idle", waiting=0)
     with pytest.raises(FencedError, match=r"another scan server took over the queue .its token is 2, this one's 1"):
         await stepped(store, state, q.Cleared())
@@ -80,11 +77,8 @@ async def test_an_earlier_scan_server_is_refused_whatever_it_writes(store: Queue
         await store.take_up("1-0")
     with pytest.raises(FencedError):
         await store.say(status)
-    with pytest.raises(FencedError):
-        await store.check_owner()
     assert [each.item_id for each in (await successor.load()).states[""].waiting] == ["a"]
     assert await bus.get(SCAN_STATUS) is None
-    await successor.check_owner()
 
 
 class LosesReplies(Bus):
@@ -102,8 +96,7 @@ class LosesReplies(Bus):
 
 async def test_a_write_whose_reply_is_lost_is_carried_out_once(settings: object, bus: Bus) -> None:
     async with LosesReplies(bus.address.url, bus.beamline) as lossy:
-        store = QueueStore(lossy)
-        await store.take_over()
+        store = QueueStore(lossy, await Ownership(bus).take("at_once"))
         lossy.losses = 3
         state = await stepped(store, QueueState(has_worker=True), q.Added((item("a"), item("b"))))
         lossy.losses = 2
@@ -198,8 +191,8 @@ async def test_taken_up_requests_are_trimmed_and_unread_ones_never(store: QueueS
 
 
 async def test_two_owners_at_once_leave_one_consistent_queue(bus: Bus) -> None:
-    async def add_until_fenced(store: QueueStore, prefix: str, is_enough: Callable[[int], bool]) -> int:
-        await store.take_over()
+    async def add_until_fenced(prefix: str, is_enough: Callable[[int], bool]) -> int:
+        store = QueueStore(bus, await Ownership(bus).take("at_once"))
         state = (await store.load()).states[""]
         count = 0
         while not is_enough(count):
@@ -210,12 +203,12 @@ async def test_two_owners_at_once_leave_one_consistent_queue(bus: Bus) -> None:
             count += 1
         return count
 
-    first = asyncio.create_task(add_until_fenced(QueueStore(bus), "first", lambda _: False))
+    first = asyncio.create_task(add_until_fenced("first", lambda _: False))
     while not (await bus.redis.llen(bus.key(ORDER))) >= 20:  # pyright: ignore[reportGeneralTypeIssues]
         await asyncio.sleep(0.001)
-    second = await add_until_fenced(QueueStore(bus), "second", lambda count: count == 20)
+    second = await add_until_fenced("second", lambda count: count == 20)
     accepted = await first
-    loaded = await QueueStore(bus).load()
+    loaded = await QueueStore(bus, 0).load()
     order = [each.item_id for each in loaded.states[""].waiting]
     assert order == [f"first{n}" for n in range(accepted)] + [f"second{n}" for n in range(second)]
     assert loaded.problems == []

@@ -82,8 +82,7 @@ async def test_random_kills_lose_no_item_and_run_none_twice(
     for person in people:
         person.cancel()
     await asyncio.gather(*people, return_exceptions=True)
-    store = QueueStore(bus)
-    await store.take_over()
+    store = QueueStore(bus, 0)
     loaded = await store.load()
     places = Counter(item.title for item in loaded.states[""].waiting)
     if loaded.states[""].running is not None:
@@ -119,7 +118,7 @@ async def test_a_redis_that_does_not_answer_for_a_while_is_waited_for(
         await client.until_ended(200)
         done = []
         before = None
-        store = QueueStore(bus)
+        store = QueueStore(bus, 0)
         while True:
             page = await store.history(100, before)
             done += [item.item_id for item in page.items]

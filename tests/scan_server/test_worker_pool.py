@@ -207,7 +207,7 @@ async def test_a_second_scan_server_takes_over_and_the_first_stops_itself(settin
     task = asyncio.create_task(first.run())
     await client.ask(AddItem(plan="wait", start=True))
     await client.until_status(scan_id=1)
-    async with serving(ScanServer(settings, worker_command=SCRIPTED, has_spare=False)):
+    async with serving(ScanServer(settings, worker_command=SCRIPTED, has_spare=False, take_over="at_once")):
         with pytest.raises(ExceptionGroup) as ended:
             await task
         assert ended.group_contains(FencedError, match="another scan server took over the queue")
