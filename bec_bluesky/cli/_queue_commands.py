@@ -106,6 +106,32 @@ def add(
     return 0
 
 
+@queue_app.command("stop-here")
+def stop_here(context: typer.Context) -> int:
+    """Put an instruction at the back at which the queue stops."""
+    with _queue(context) as queue:
+        typer.echo(queue.stop_here().item_id)
+    return 0
+
+
+@queue_app.command()
+def wait(
+    context: typer.Context,
+    seconds: Annotated[float | None, typer.Argument()] = None,
+    device: Annotated[str | None, typer.Option("--device", help="wait for a condition on it instead")] = None,
+    above: Annotated[float | None, typer.Option("--above")] = None,
+    below: Annotated[float | None, typer.Option("--below")] = None,
+    equals: Annotated[str | None, typer.Option("--equals", help="a number or a text")] = None,
+    timeout: Annotated[float | None, typer.Option("--timeout", help="seconds after which the wait fails")] = None,
+) -> int:
+    """Put an instruction at the back at which the queue waits."""
+    value = None if equals is None else parse_arguments([equals])[0][0]
+    with _queue(context) as queue:
+        item = queue.wait_here(seconds, device=device, above=above, below=below, equals=value, timeout=timeout)
+    typer.echo(item.item_id)
+    return 0
+
+
 @queue_app.command()
 def rm(context: typer.Context, item_ids: Annotated[list[str], typer.Argument(help="or the beginnings of them")]) -> int:
     """Take waiting items out, all or none."""

@@ -101,6 +101,8 @@ def _note(beat: Heartbeat) -> str:
     if "devices" in facts:
         share = f"{facts['connected']} of {facts['devices']} devices"
         return f"{share}; {beat.note}" if beat.note else share
+    if facts.get("stands_by"):
+        return "stands by: takes over when the scan server is gone"
     return beat.note or str(facts.get("url", ""))
 
 

@@ -37,6 +37,7 @@ class LiveView:
         self._scan_ids: dict[str, int] = {}
         self._counts: dict[str, int] = {}
         self._run_state = ""
+        self._waits_for = ""
         self._row_count = 0
 
     def __enter__(self) -> Self:
@@ -129,6 +130,10 @@ class LiveView:
             self._run_state = status.run_state
             if status.run_state in _UNHEARD_STATES:
                 self.say(f"{status.run_state}", "yellow")
+        if status.waits_for != self._waits_for:
+            self._waits_for = status.waits_for
+            if status.waits_for:
+                self.say(f"waits: {status.waits_for}", "yellow")
         progress = status.progress
         if progress is None or self._bar is None or self._task is None:
             return

@@ -219,6 +219,25 @@ class QueueDoor:
         """Put an instruction into the queue at which it stops."""
         return self._accepted(AddItem(plan="queue_stop", kind="instruction", position=position))
 
+    def wait_here(
+        self,
+        seconds: float | None = None,
+        *,
+        device: Any = None,
+        above: float | None = None,
+        below: float | None = None,
+        equals: Any = None,
+        timeout: float | None = None,
+        position: int | None = None,
+    ) -> Item:
+        """Put an instruction into the queue at which it waits: some seconds, or until a device says something.
+
+        `wait_here(60)`; `wait_here(device="ring_current", above=100, timeout=3600)`. The device is only read.
+        """
+        given = {"seconds": seconds, "device": plain(device), "above": above, "below": below, "timeout": timeout}
+        kwargs = {name: value for name, value in (given | {"equals": plain(equals)}).items() if value is not None}
+        return self._accepted(AddItem(plan="wait", kwargs=kwargs, kind="instruction", position=position))
+
     def execute(self, plan: str, *args: Any, **kwargs: Any) -> Item:
         """Run a plan at once, past the queue, which must be stopped."""
         return self._accepted(ExecuteItem(item=AddItem(plan=plan, args=plain(args), kwargs=plain(kwargs))))

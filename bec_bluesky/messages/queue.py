@@ -421,7 +421,7 @@ class ScanServerStatus(Message, frozen=True, kw_only=True, tag="scan_server_stat
     queues: list[str] = []
     """Names of all queues, the main one (`main`) first."""
     waits_for: str = ""
-    """Who holds a device for which the running item, or else the next one, waits; empty: it waits for none."""
+    """For what the running item, or else the next one, waits (who holds its devices, a condition); empty: nothing."""
 
 
 class Lease(Message, frozen=True, kw_only=True, tag="lease"):

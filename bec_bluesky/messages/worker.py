@@ -93,10 +93,10 @@ class RunStopped(Message, frozen=True, kw_only=True, tag="run_stopped"):
 
 
 class ItemWaits(Message, frozen=True, kw_only=True, tag="item_waits"):
-    """The item does not begin yet because somebody else holds its devices; said once more when that is over."""
+    """The item waits: somebody else holds its devices, or it is a `wait`; said once more when that is over."""
 
     text: str
-    """Who holds which; empty: nobody does any more."""
+    """For what; empty: for nothing any more."""
 
 
 class WorkerProgress(Message, frozen=True, kw_only=True, tag="worker_progress"):

@@ -23,7 +23,8 @@ if __name__ == "__main__":
         const="at_once",
         help="take over from the one that runs, which stops itself; what it runs is held",
     )
+    parser.set_defaults(take_over="if_free")
     parser.add_argument("--terminal", action="store_true", help="log to the terminal too")
     options = parser.parse_args()
-    make = partial(ScanServer, take_over=options.take_over or "if_free")
+    make = partial(ScanServer, take_over=options.take_over)
     sys.exit(main(make, name=ScanServer.name, terminal=options.terminal))

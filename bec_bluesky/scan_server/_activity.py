@@ -56,7 +56,7 @@ class Activity:
     progress: Progress | None = None
     started: float = 0.0
     waits_for: str = ""
-    """Who holds the devices for which it waits."""
+    """For what it waits; empty: nothing."""
 
     def follow(self, message: FromWorker) -> bool:
         """Take what a worker says of its item; give whether it is news."""

@@ -6,15 +6,15 @@ import uuid
 
 import msgspec
 
-from bec_bluesky.errors import BadArgumentError, RefusedError
+from bec_bluesky.errors import RefusedError
 from bec_bluesky.messages import encode
 from bec_bluesky.messages.common import Failure
 from bec_bluesky.messages.queue import AddItem, QueueItem, Request
 from bec_bluesky.scan_server._devices import DeviceBook
+from bec_bluesky.scan_server._instructions import check_instruction
 from bec_bluesky.scan_server._item_devices import all_devices
 from bec_bluesky.scan_server._plans import PlanBook
 from bec_bluesky.scan_server._pool import UNCHECKED, WorkerPool
-from bec_bluesky.scan_server._queue import STOP_HERE
 from bec_bluesky.scan_server._requests import CheckFailed
 from bec_bluesky.scan_server._validation import validate
 
@@ -43,7 +43,7 @@ class NewItems:
     async def make(self, asked: AddItem, request: Request, queue: str = "") -> QueueItem:
         """Make an item whose arguments fit its plan, not yet checked by a worker; raises RefusedError."""
         if asked.kind == "instruction":
-            _check_instruction(asked)
+            asked = check_instruction(asked, self._devices)
         else:
             await self._check_call(asked, request.deadline)
         item = QueueItem(
@@ -116,13 +116,6 @@ class NewItems:
 
     async def _made(self, asked: AddItem, request: Request, queue: str) -> Checked:
         return await self.check(await self.make(asked, request, queue), request.deadline)
-
-
-def _check_instruction(asked: AddItem) -> None:
-    if asked.plan != STOP_HERE:
-        raise RefusedError(f"No instruction {asked.plan!r}: there is {STOP_HERE}", "unknown_instruction")
-    if asked.args or asked.kwargs:
-        raise BadArgumentError(f"{asked.plan} takes no arguments")
 
 
 def _refusal(failure: Failure) -> Failure:

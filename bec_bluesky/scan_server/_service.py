@@ -63,7 +63,7 @@ class ScanServer(Service):
         """Serve the main queue and these others; None: those that the profile declares."""
         super().__init__(settings, name=_WAITING)  # what lives under its name is not to be hidden
         self._queues = queues
-        self._how = take_over
+        self._how: TakeOver = take_over
         self.plans = PlanBook()
         self.devices = DeviceBook()
         self.pool = WorkerPool(

@@ -23,6 +23,7 @@ flyer: {class: "ophyd.sim:MockFlyer", args: [flyer, {$ref: det}, {$ref: other}, 
 slow: {class: "ophyd_async.sim:SimMotor", kwargs: {instant: false}, set: {velocity: 1.0, acceleration_time: 0.1}}
 soft: {class: "ophyd_async.core:soft_signal_rw", args: [{$type: float}, 1.5]}
 lingering: {class: "tests.device_server.odd_devices:Lingering"}
+lamp: {class: "ophyd:Signal", kwargs: {value: 1.0}, readout: baseline}
 napper: {class: "tests.device_server.odd_devices:Napper"}
 """
 
@@ -106,6 +107,16 @@ async def test_what_a_plan_uses_first_it_holds_from_then_on(plan: Holder, person
         with pytest.raises(DeviceHeld, match="grid_scan"):
             await person.ask(path, "set", 3.0)
     assert sorted(await plan.ask("", "renew")) == ["axis", "slow"]
+
+
+async def test_runs_side_by_side_read_the_same_baseline(plan: Holder, person: Holder) -> None:
+    await plan.ask("lamp", "trigger")
+    await person.ask("lamp", "trigger")
+    await plan.ask("lamp", "set", 2.0)
+    await person.ask("lamp", "trigger")
+    assert (await person.ask("lamp", "read"))["lamp"]["value"] == 2.0
+    with pytest.raises(DeviceHeld, match="lamp is held"):
+        await person.ask("lamp", "set", 3.0)
 
 
 async def test_claims_are_all_or_none(plan: Holder, person: Holder) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import DEVICES, READBACKS
 from bec_bluesky.errors import RefusedError
-from bec_bluesky.messages.queue import AddItem, ItemAccepted, StartQueue
+from bec_bluesky.messages.queue import AddItem, GetStatus, ItemAccepted, ScanServerStatus, StartQueue
 from bec_bluesky.scan_server import ScanServer
 from bec_bluesky.settings import Settings
 from tests.scan_server.scan_server_harness import Client, serving, until
@@ -124,3 +124,42 @@ async def test_a_motor_stops_when_the_worker_that_moves_it_is_killed(
         await client.ask(AddItem(plan="sleep", args=[0.3], start=True))
         await client.until_ended(3)
         assert await position() == pytest.approx(here, abs=0.02)
+
+
+async def test_two_queues_scan_side_by_side_and_their_runs_stay_apart(
+    instrument: Settings, client: Client, bus: Bus
+) -> None:
+    async with serving(ScanServer(instrument, queues=("align",))) as server:
+
+        async def both_are_ready() -> bool:
+            return server.pool.ready == 2
+
+        await until(both_are_ready, timeout=60.0)
+        await client.ask(AddItem(plan="scan", args=[["det"], "slow", 0, 3, 2]))
+        await client.ask(
+            AddItem(plan="wait", kind="instruction", kwargs={"device": "slow", "above": 0.2}), queue="align"
+        )
+        await client.ask(AddItem(plan="scan", args=[["ring"], "x", -1, 1, 3]), queue="align")
+        await client.ask(AddItem(plan="count", args=[["det"]]), queue="align")
+        await client.ask(StartQueue())
+        await client.ask(StartQueue(), queue="align")
+
+        async def waits_for_the_detector() -> bool:
+            status: ScanServerStatus = await client.ask(GetStatus(), queue="align")
+            return status.waits_for.startswith("det is held by scan (item ")
+
+        await until(waits_for_the_detector)
+        main = await client.status()
+        assert (main.run_state, main.history) == ("running", 2), "the wait and the scan of x ended meanwhile"
+        done = await client.until_ended(4)
+        assert [item.plan for item in done] == ["count", "scan", "scan", "wait"]
+        results = [item.result for item in done if item.result is not None]
+        assert [result.exit_status for result in results] == ["completed"] * 4
+        scan_ids = [scan_id for result in results for scan_id in result.scan_ids]
+        assert len(set(scan_ids)) == 3
+        for result, points in zip(results, (1, 2, 3), strict=False):
+            found = await documents(bus, result.run_uids[0])
+            assert {document["uid"] for name, document in found if name == "start"} == {result.run_uids[0]}
+            primary = {each["uid"] for name, each in found if name == "descriptor" and each["name"] == "primary"}
+            assert len([1 for name, each in found if name == "event" and each["descriptor"] in primary]) == points
+            assert found[-1][0] == "stop"

@@ -57,6 +57,11 @@ class RunningItem:
     def is_over(self) -> bool:
         return self.over.done()
 
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether it is to end without having begun."""
+        return self._end is not None or self._finish_reason is not None
+
     def begin(self) -> None:
         """Note that the engine has taken up the plan."""
         if not self.begun.done():
@@ -84,7 +89,7 @@ class RunningItem:
         except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
             self._error = error
         else:
-            if self._end is None and self._finish_reason is None:
+            if not self.is_unwanted:
                 self._has_begun = True
                 self._attend(lambda: self._engine(plan, **self._metadata()))
                 self._serve_pauses()

@@ -17,11 +17,12 @@ from bec_bluesky.channels import READBACKS
 from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import encode
-from bec_bluesky.messages.queue import ItemResult, QueueItem, RunAction
+from bec_bluesky.messages.queue import ItemResult, RunAction
 from bec_bluesky.messages.worker import (
     CheckItem,
     CheckResult,
     Control,
+    ItemWaits,
     Ping,
     Pong,
     RunItem,
@@ -46,6 +47,7 @@ from bec_bluesky.scan_server.worker._plans import PlanRegistry
 from bec_bluesky.scan_server.worker._progress import ProgressMeter, expected_points
 from bec_bluesky.scan_server.worker._publisher import DocumentPublisher
 from bec_bluesky.scan_server.worker._scan_numbers import ScanNumbers
+from bec_bluesky.scan_server.worker._waiting import wait_here
 from bec_bluesky.settings import Settings
 
 __all__ = ["Worker"]
@@ -132,16 +134,22 @@ class Worker:
         self._supplement.baseline = self._devices_to_read("baseline")
         self._supplement.monitors = self._devices_to_read("continuous", method="subscribe")
         claim = ItemClaim(self._link, item)
-        result = running.run(lambda: self._make_plan(item, claim))
+        result = running.run(lambda: self._make_plan(running, claim))
         claim.end()
         self._tell_progress()  # the last points too
         self._progress.reset()
         self._control.call(self._publisher.drained())
         return result
 
-    def _make_plan(self, item: QueueItem, claim: ItemClaim) -> Any:
-        claim.begin()
+    def _make_plan(self, running: RunningItem, claim: ItemClaim) -> Any:
+        item = running.item
+        if item.kind == "instruction":
+            return wait_here(item.kwargs, self._link.devices, self._tell_wait)
+        claim.begin(self._tell_wait, lambda: running.is_unwanted)
         return call(self._plans[item.plan], item, self._link.devices)
+
+    def _tell_wait(self, text: str) -> None:
+        self._sender.send(ItemWaits(text=text))
 
     def _wait_for_devices(self) -> None:
         """Let a link that Redis interrupted come back before a plan needs it; a server that is gone fails the plan."""

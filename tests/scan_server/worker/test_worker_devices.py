@@ -16,7 +16,16 @@ from bec_bluesky.bus import Bus
 from bec_bluesky.channels import DEVICE_HOLDERS, DEVICES, READBACKS
 from bec_bluesky.errors import DeviceHeld
 from bec_bluesky.messages.queue import QueueItem
-from bec_bluesky.messages.worker import CheckItem, CheckResult, RunStarted, RunState, WorkerProgress, WorkerReady
+from bec_bluesky.messages.worker import (
+    CheckItem,
+    CheckResult,
+    ItemWaits,
+    RunItem,
+    RunStarted,
+    RunState,
+    WorkerProgress,
+    WorkerReady,
+)
 from bec_bluesky.proxy import DeviceLink
 from bec_bluesky.settings import Settings
 from tests.scan_server.worker.worker_bench import Worker, documents, eventually, make_profile, running_worker
@@ -304,19 +313,24 @@ async def test_anybody_may_stop_what_a_plan_moves(bench: Worker, bench_settings:
         assert (done.result.exit_status, "slow.set(9.0) failed" in done.result.reason) == ("failed", True)
 
 
-async def test_an_item_whose_device_somebody_holds_fails_at_once_and_moves_nothing(
+async def test_an_item_whose_device_somebody_holds_waits_says_for_whom_and_moves_nothing(
     bench: Worker, bus: Bus, bench_settings: Settings
 ) -> None:
     async with person(bench_settings) as link:
         await link.request("samx", "set", 2.0)
         async with link.holding(["samx"], "anna at the hutch", user="anna"):
-            result = (await bench.done(await bench.run("grid_scan", ["det"], "fast", 5, 6, 2, "samx", -1, 1, 3))).result
-            assert result.exit_status == "failed"
-            assert result.reason == "samx is held by anna at the hutch: it is free when they let go of it"
-            assert result.run_uids == []
-            moved = await bench.done(await bench.run("mv", "fast", 3.0))
-            assert moved.result.exit_status == "completed", "what is not held is free"
-        result = (await bench.done(await bench.run("scan", ["det"], "samx", -1, 1, 3))).result
+            item_id = await bench.run("grid_scan", ["det"], "fast", 5, 6, 2, "samx", -1, 1, 3)
+            waits = await bench.wait(ItemWaits)
+            assert waits.text == "samx is held by anna at the hutch: it is free when they let go of it"
+            await link.request("fast", "set", 3.0)  # what it could hold is free meanwhile
+            await bench.control("abort", "enough of waiting")
+            result = (await bench.done(item_id)).result
+            assert (result.exit_status, result.reason, result.run_uids) == ("aborted", "enough of waiting", [])
+            await bench.forget()
+            item_id = await bench.run("scan", ["det"], "samx", -1, 1, 3)
+            await bench.wait(ItemWaits, lambda message: "anna" in message.text)
+        await bench.wait(ItemWaits, lambda message: message.text == "")
+        result = (await bench.done(item_id)).result
         assert (result.exit_status, result.reason) == ("completed", "")
 
 
@@ -398,3 +412,55 @@ async def test_checks_are_quick_and_go_on_while_a_plan_runs(bench: Worker) -> No
     found = await check(bench, "scan", ["det"], "samx", 0, 10, 51)
     assert found.points == 51
     assert (await bench.done(item_id)).result.exit_status == "completed"
+
+
+# ── the instruction `wait` ────────────────────────────────────────────────────────────────────────
+
+
+async def wait(bench: Worker, **arguments: Any) -> str:
+    item = QueueItem(item_id=uuid.uuid4().hex, plan="wait", kind="instruction", kwargs=arguments)
+    await bench.send(RunItem(item=item, token=1))
+    return item.item_id
+
+
+async def test_a_wait_for_a_condition_ends_when_it_holds_and_holds_no_device(
+    bench: Worker, bus: Bus, bench_settings: Settings
+) -> None:
+    async with person(bench_settings) as link:
+        await link.request("samx", "set", 0.0)
+        item_id = await wait(bench, device="samx", above=1.5, below=3)
+        waits = await bench.wait(ItemWaits)
+        assert waits.text.startswith("until samx is above 1.5 and below 3; it is 0")
+        assert await bus.fields(DEVICE_HOLDERS, server="main") == {}
+        await link.request("samx", "set", 2.0)
+        assert (await bench.done(item_id)).result.exit_status == "completed"
+
+
+async def test_a_condition_that_does_not_hold_in_time_fails_the_item_with_what_was_seen(bench: Worker) -> None:
+    result = (await bench.done(await wait(bench, device="det", equals=-1, timeout=0.3))).result
+    assert result.exit_status == "failed"
+    assert "det was not equal to -1 within 0.3 s: it is " in result.reason
+
+
+@pytest.mark.parametrize(
+    ("action", "status"),
+    [("finish", "completed"), ("skip", "stopped"), ("stop", "stopped"), ("abort", "aborted"), ("halt", "halted")],
+)
+async def test_a_wait_is_ended_like_any_plan(bench: Worker, action: str, status: str) -> None:
+    item_id = await wait(bench, seconds=600)
+    assert (await bench.wait(ItemWaits)).text.startswith("600 s, until ")
+    await bench.control(action, "enough")
+    assert (await bench.done(item_id)).result.exit_status == status
+
+
+async def test_a_wait_can_be_paused_and_goes_on(bench: Worker) -> None:
+    item_id = await wait(bench, seconds=600)
+    await bench.wait(ItemWaits)
+    await bench.control("pause")
+    await bench.state("paused")
+    await bench.control("resume")
+    await bench.state("running")
+    await bench.control("stop")
+    assert (await bench.done(item_id)).result.exit_status == "stopped"
+    done = await bench.done(await wait(bench, seconds=0.05))
+    assert (done.result.exit_status, done.result.run_uids) == ("completed", [])
