@@ -73,8 +73,10 @@ NAMED_ORDER = Channel("queue:<queue>:order", None, "list", writer="scan server")
 NAMED_QUEUE = Channel("queue:<queue>:state", None, "table", writer="scan server")
 NAMED_STATUS = Channel("queue:<queue>:status", queue.ScanServerStatus, "latest", writer="scan server")
 NAMED_STATUS_CHANGED = Channel("queue:<queue>:status:changed", queue.ScanServerStatus, "fan-out", writer="scan server")
+AROUND = Channel("scan:around", None, "table", writer="scan server")
 CONSOLE = Channel("console", common.ConsoleText, "log", writer="scan server", length=10_000)
 ITEMS_DONE = Channel("queue:done", queue.ItemDone, "stream", writer="scan server")
+QUEUESERVER = Channel("queueserver:state", None, "table", writer="queueserver")
 
 # ── runs ──────────────────────────────────────────────────────────────────────────────────────────
 RUNS = Channel("runs", products.RunOpened | products.RunClosed, "stream", writer="scan server")

@@ -35,6 +35,7 @@ __all__ = [
     "mount",
     "names",
     "read_profile",
+    "read_rules",
 ]
 
 KINDS = ("plans", "devices", "callbacks", "writers")
@@ -85,6 +86,23 @@ class Profile:
     """Device servers that `up` starts on this machine; None: all that the device file names."""
     queues: tuple[str, ...] = ()
     """Names of queues beside the main one."""
+    environment_is_open: bool = False
+    """Whether what clients of bluesky-queueserver call the environment is open from the start."""
+
+
+def read_rules(settings: Settings) -> dict[str, Any] | None:
+    """Read the instrument's `user_group_permissions.yaml`; None if there is none. Raises SettingsError for no YAML."""
+    path = collection(settings) / "user_group_permissions.yaml"
+    if not path.exists():
+        return None
+    from ruamel.yaml import YAML, YAMLError
+
+    loader: Any = YAML(typ="safe", pure=True)
+    try:
+        content: Any = loader.load(path.read_text(encoding="utf-8"))
+    except (OSError, YAMLError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return content
 
 
 def collection(settings: Settings) -> Path:
@@ -108,7 +126,7 @@ def read_profile(settings: Settings) -> Profile:
         ) from None
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from None
-    known = {"title", "hosted", "environment", "companions", "metadata", "device_servers", "queues"}
+    known = {"title", "hosted", "environment", "companions", "metadata", "device_servers", "queues", "queueserver"}
     for key in content.keys() - known:
         raise SettingsError(f"{path}: no setting {key!r}: {choices(key, known)}")
     hosted = tuple(_hosted(path, number, entry) for number, entry in enumerate(content.get("hosted", []), 1))
@@ -125,7 +143,14 @@ def read_profile(settings: Settings) -> Profile:
         metadata=dict(content.get("metadata", {})),
         device_servers=_device_servers(path, content.get("device_servers", {})),
         queues=_queues(path, content.get("queues", {})),
+        environment_is_open=_queueserver(path, content.get("queueserver", {})),
     )
+
+
+def _queueserver(path: Path, entry: Any) -> bool:
+    if not isinstance(entry, dict) or entry not in ({}, {"environment": "open"}, {"environment": "closed"}):
+        raise SettingsError(f'{path}: [queueserver] is {entry!r}: it may have environment = "open" or "closed"')
+    return entry == {"environment": "open"}
 
 
 def _device_servers(path: Path, entry: Any) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -61,6 +61,21 @@ class Settings(BaseSettings):
     )
     api_port: int = Field(
         default=8265, ge=0, le=65535, description="HTTP API and Tiled, on the loopback interface; 0: any"
+    )
+    qserver_control_address: str = Field(
+        default="tcp://127.0.0.1:60615", description="0MQ socket for bluesky-queueserver's clients; empty: none"
+    )
+    qserver_info_address: str = Field(
+        default="tcp://127.0.0.1:60625", description="0MQ socket on which console and status are published; empty: none"
+    )
+    qserver_http_port: int = Field(
+        default=60610,
+        ge=-1,
+        le=65535,
+        description="bluesky-httpserver's interface, on the loopback interface; 0: any; -1: none",
+    )
+    qserver_encoding: Literal["json", "msgpack"] = Field(
+        default="json", description="how requests and answers on the control socket are written"
     )
     accelerations: str = Field(
         default="all",

@@ -35,6 +35,9 @@ def clean_environment() -> None:
     for name in list(os.environ):
         if name.startswith("BEC_BLUESKY_"):
             del os.environ[name]
+    # the ports are fixed ones: only tests of that interface open it, on ports of their own
+    os.environ |= {f"BEC_BLUESKY_QSERVER_{what}_ADDRESS": "" for what in ("CONTROL", "INFO")}
+    os.environ["BEC_BLUESKY_QSERVER_HTTP_PORT"] = "-1"
     plugins.mount(load())
 
 

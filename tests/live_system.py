@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class System:
     """A system in a directory of its own, used as a person does."""
 
     directory: Path
+    extra: dict[str, str] = field(default_factory=dict[str, str])
+    """More environment variables."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -49,6 +51,7 @@ class System:
             "BEC_BLUESKY_BEAMLINE": "cli-test",
             "BEC_BLUESKY_API_PORT": "0",
             "TILED_PROFILES": str(self.directory / "tiled"),
+            **self.extra,
         }
 
     @property

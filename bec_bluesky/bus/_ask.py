@@ -36,8 +36,21 @@ class Caller:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def ask(self, body: RequestBody, *, timeout: float = 10.0, queue: str = "") -> Any:
-        """Ask and give the body of the answer; `queue` names the queue that is meant, if it is not the main one.
+    async def ask(
+        self,
+        body: RequestBody,
+        *,
+        timeout: float = 10.0,
+        user: str | None = None,
+        user_group: str = "",
+        lock_key: str = "",
+        queue: str = "",
+        answer_within: float | None = None,
+    ) -> Any:
+        """Ask and give the body of the answer; `user` and the rest go into the request as they are.
+
+        `queue` names the queue that is meant, if it is not the main one. `answer_within` seconds is how long the scan
+        server may take over it, if that is less than `timeout`.
 
         Raises what the scan server says (RefusedError and its kin), NoReplyError after `timeout` seconds, and BusError
         if Redis does not take the request.
@@ -45,8 +58,10 @@ class Caller:
         request = Request(
             request_id=uuid.uuid4().hex,
             reply_to=self._client,
-            deadline=time.time() + timeout,
-            user=self._user,
+            deadline=time.time() + (timeout if answer_within is None else answer_within),
+            user=self._user if user is None else user,
+            user_group=user_group,
+            lock_key=lock_key,
             queue=queue,
             body=body,
         )

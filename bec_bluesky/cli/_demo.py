@@ -59,7 +59,9 @@ def demo_settings(settings: Settings, data: Path | None) -> Settings:
     profile = DEFAULT_PROFILE / "profile_collection" / "mini_beamline"
     if not (profile / "profile.toml").is_file():
         raise SettingsError(f"the demo's profile {profile} is not there: install bec-bluesky anew")
-    return settings.with_(beamline=BEAMLINE, profile=profile, data_dir=data or settings.data_dir / "demo", api_port=0)
+    off = {"qserver_control_address": "", "qserver_info_address": "", "qserver_http_port": -1}
+    directory = data or settings.data_dir / "demo"
+    return settings.with_(beamline=BEAMLINE, profile=profile, data_dir=directory, api_port=0, **off)
 
 
 def demo(settings: Settings, data: Path | None, *, keep: bool) -> int:

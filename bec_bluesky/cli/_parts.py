@@ -50,6 +50,7 @@ def parts(settings: Settings, profile: Profile) -> list[Part]:
         command = (*python, "bec_bluesky.documents", "--process", word)
         found.append(Part(f"documents-{word}", command, is_live, 1, niceness=0 if is_live else _BACKGROUND))
     found.append(Part("api", (*python, "bec_bluesky.api"), False, 2, niceness=_BACKGROUND))
+    found.append(Part("queueserver", (*python, "bec_bluesky.queueserver"), False, 2, niceness=_BACKGROUND))
     found.append(Part("scihub", (*python, "bec_bluesky.scihub"), False, 2, niceness=_BACKGROUND))
     return sorted(found, key=lambda part: not part.is_essential)
 

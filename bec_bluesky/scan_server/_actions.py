@@ -1,6 +1,6 @@
 """What each request does, and its answer."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -60,6 +60,8 @@ from bec_bluesky.scan_server._store import QueueStore
 
 __all__ = ["Actions"]
 
+Action = Callable[[Any, Request], Awaitable[Any]]
+Check = Callable[[Request], None]
 _PAUSED = ("paused", "pausing", "suspending")
 _AGAINST_ALL = ("pause", "pause_now", "abort", "halt")
 """What is not about one item: it is to keep the beamline from going on."""
@@ -76,13 +78,17 @@ class Actions:
         store: QueueStore,
         announcer: Announcer,
         new_items: NewItems,
+        checks: tuple[Check, ...] = (),
+        more: Mapping[type, Action] | None = None,
     ) -> None:
+        """`checks` may refuse any request; `more` are actions on what surrounds the queue."""
         self._keeper = keeper
         self._pool = pool
         self._store = store
         self._announcer = announcer
         self._new = new_items
-        self._actions: dict[type, Callable[[Any, Request], Awaitable[Any]]] = {
+        self._checks = checks
+        self._actions: dict[type, Action] = {
             AddItem: self._add,
             AddItems: self._add_all,
             ExecuteItem: self._execute,
@@ -100,11 +106,19 @@ class Actions:
             GetQueue: self._queue,
             GetStatus: self._status,
             GetHistory: self._history,
+            **(more or {}),
         }
 
     async def handle(self, request: Request) -> Any:
         """Carry out a request and give the body of its reply; raises RefusedError."""
-        return await self._actions[type(request.body)](request.body, request)
+        for check in self._checks:
+            check(request)
+        action = self._actions.get(type(request.body))
+        if action is None:
+            raise RefusedError(f"{type(request.body).__name__} is not known to this scan server", "unknown_request")
+        answer = await action(request.body, request)
+        self._announcer.changed()
+        return answer
 
     # ── adding ──
 

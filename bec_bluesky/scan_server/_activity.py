@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from bec_bluesky.messages.queue import ExitStatus, ItemResult, Progress, QueueItem, RunAction
+from bec_bluesky.messages.queue import ExitStatus, ItemResult, Progress, QueueItem, RunAction, RunOfItem
 from bec_bluesky.messages.worker import (
     Control,
     FromWorker,
@@ -53,6 +53,7 @@ class Activity:
     scan_id: int | None = None
     run_uids: list[str] = field(default_factory=list[str])
     scan_ids: list[int] = field(default_factory=list[int])
+    runs: tuple[RunOfItem, ...] = ()
     progress: Progress | None = None
     started: float = 0.0
     waits_for: str = ""
@@ -67,10 +68,17 @@ class Activity:
                 self.run_uid, self.scan_id = message.run_uid, message.scan_id
                 self.run_uids = [*self.run_uids, message.run_uid]
                 self.scan_ids = [*self.scan_ids, message.scan_id]
+                self.runs = (*self.runs, RunOfItem(uid=message.run_uid, scan_id=message.scan_id))
                 self.progress = Progress(expected=message.expected)
             case RunStopped():
                 if self.run_uid == message.run_uid:
                     self.run_uid = self.scan_id = None
+                self.runs = tuple(
+                    msgspec.structs.replace(run, is_open=False, exit_status=message.exit_status)
+                    if run.uid == message.run_uid
+                    else run
+                    for run in self.runs
+                )
             case ItemWaits(text=text):
                 self.waits_for = text
             case WorkerProgress():

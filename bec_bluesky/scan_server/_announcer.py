@@ -13,6 +13,7 @@ from bec_bluesky.scan_server._activity import Activity
 from bec_bluesky.scan_server._keeper import QueueKeeper
 from bec_bluesky.scan_server._pool import WorkerPool
 from bec_bluesky.scan_server._store import QueueStore
+from bec_bluesky.scan_server._surroundings import Surroundings
 
 __all__ = ["Announcer"]
 
@@ -33,10 +34,11 @@ _RUN_STATES: dict[str, Any] = {
 class Announcer:
     """Builds the status of each queue and announces it."""
 
-    def __init__(self, store: QueueStore, keeper: QueueKeeper, pool: WorkerPool) -> None:
+    def __init__(self, store: QueueStore, keeper: QueueKeeper, pool: WorkerPool, around: Surroundings) -> None:
         self._store = store
         self._keeper = keeper
         self._pool = pool
+        self._around = around
         self._changed = asyncio.Event()
         self._said: dict[str, ScanServerStatus] = {}
         """What was announced last of each named queue."""
@@ -45,6 +47,9 @@ class Announcer:
         """Give the status of a queue as it is now."""
         queue = self._keeper.states[name]
         activity = self._pool.activity(queue.running)
+        around = self._around
+        if activity is not None and not name:
+            around.runs = activity.runs
         return ScanServerStatus(
             time=time.time(),
             queue_state=queue.mode,
@@ -62,6 +67,13 @@ class Announcer:
             autostart=queue.autostart,
             queue=name,
             queues=[each or MAIN_QUEUE for each in self._keeper.states],
+            environment=around.environment,
+            tasks=around.tasks,
+            tasks_revision=around.tasks_revision,
+            plans_revision=around.plans_revision,
+            rules_revision=around.rules_revision,
+            lock=around.lock,
+            runs=[] if name else list(around.runs),
             waits_for=self._keeper.waits_for(name) if activity is None else activity.waits_for,
         )
 

@@ -1,6 +1,7 @@
 """The workers: each runs one item, a warm spare checks new ones meanwhile and takes over when another one is lost."""
 
 import asyncio
+import contextlib
 import itertools
 import uuid
 from collections.abc import Callable, Coroutine
@@ -30,6 +31,8 @@ UNCHECKED = "unchecked"
 """Property of an item that was accepted without a worker's check: it is checked before it runs."""
 _LONGEST_PAUSE = 30.0
 """Seconds between two tries to start a worker, at most."""
+_RENEWAL = 20.0
+"""Seconds for which workers that are to be replaced are awaited."""
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], Any]
 
@@ -154,6 +157,37 @@ class WorkerPool:
                 worker.process.kill(f"it did not shut down within {grace:g} s")
             async with asyncio.timeout(5.0):
                 await self._until_all_ended()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any item runs or waits for a worker."""
+        return bool(self._jobs)
+
+    async def wait_until_ready(self, timeout: float) -> bool:
+        """Wait until a worker is ready, `timeout` seconds at most."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not self.ready:
+                    self._first_is_ready.clear()
+                    await self._first_is_ready.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def renew(self, why: str | None) -> None:
+        """Replace the workers that are there; with `why` at once and whatever they do, else those that do nothing."""
+        for worker in self._workers():
+            if why is not None:
+                worker.process.kill(why)
+            elif worker.job is None:
+                worker.is_spoiled = True  # gets nothing more
+                worker.process.shut_down()
+        leaving = [worker for worker in self._workers() if why is not None or worker.is_spoiled]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RENEWAL):
+                while any(worker in self._slots for worker in leaving):
+                    self._all_ended.clear()
+                    await self._all_ended.wait()
 
     async def _until_all_ended(self) -> None:
         while self._workers():

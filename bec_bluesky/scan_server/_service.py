@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from bec_bluesky.channels import INSTRUCTIONS, SERVICES
 from bec_bluesky.errors import BusError, FencedError
 from bec_bluesky.log import logger
+from bec_bluesky.messages.around_queue import GetLock, GetRules, LockAll, SetEnvironment, SetRules, Unlock
 from bec_bluesky.messages.devices import Instruction, Op
 from bec_bluesky.messages.queue import ItemResult, QueueItem
 from bec_bluesky.messages.worker import WorkerReady
@@ -16,15 +17,19 @@ from bec_bluesky.plugins import read_profile
 from bec_bluesky.scan_server._actions import Actions
 from bec_bluesky.scan_server._announcer import Announcer
 from bec_bluesky.scan_server._devices import DeviceBook
+from bec_bluesky.scan_server._environment import Environment
 from bec_bluesky.scan_server._keeper import QueueKeeper
+from bec_bluesky.scan_server._locks import Locks
 from bec_bluesky.scan_server._lost_runs import close_runs_of
 from bec_bluesky.scan_server._new_items import NewItems
 from bec_bluesky.scan_server._ownership import Ownership, TakeOver
+from bec_bluesky.scan_server._permissions import Permissions
 from bec_bluesky.scan_server._plans import PlanBook
 from bec_bluesky.scan_server._pool import Patience, WorkerPool
 from bec_bluesky.scan_server._queue_events import Ended, StopAsked, WorkerLost
 from bec_bluesky.scan_server._requests import RequestReader
 from bec_bluesky.scan_server._store import QueueStore
+from bec_bluesky.scan_server._surroundings import Surroundings
 from bec_bluesky.scan_server._worker_process import WORKER_COMMAND
 from bec_bluesky.service import Service
 from bec_bluesky.settings import Settings
@@ -64,6 +69,7 @@ class ScanServer(Service):
         super().__init__(settings, name=_WAITING)  # what lives under its name is not to be hidden
         self._queues = queues
         self._how: TakeOver = take_over
+        self.around = Surroundings()
         self.plans = PlanBook()
         self.devices = DeviceBook()
         self.pool = WorkerPool(
@@ -114,14 +120,25 @@ class ScanServer(Service):
             finished=self._finished,
             changed=self.activity_changed,
         )
-        self._announcer = announcer = Announcer(store, keeper, self.pool)
+        self._announcer = announcer = Announcer(store, keeper, self.pool, self.around)
         await self._take_up(store, keeper)
+        locks, permissions = await self._load_surroundings()
+        environment = Environment(self.pool, self.around, self.activity_changed, self.spawn)
         actions = Actions(
             keeper=keeper,
             pool=self.pool,
             store=store,
             announcer=announcer,
             new_items=NewItems(self.plans, self.devices, self.pool),
+            checks=(permissions.check, locks.check),
+            more={
+                SetEnvironment: environment.set,
+                LockAll: locks.lock,
+                Unlock: locks.unlock,
+                GetLock: locks.get,
+                SetRules: permissions.set,
+                GetRules: permissions.get,
+            },
         )
         self._requests = RequestReader(
             self.bus, store, actions.handle, self._alarm_about_request, self._spawn_owned, name=self.service_name
@@ -161,6 +178,7 @@ class ScanServer(Service):
             self.spawn(self.alarm(problem), "alarm")
         self.note = ""
         if self.plans.take(ready.plans):
+            self.around.plans_revision += 1
             self.spawn(self._save_plans(), "plans")
         self.workers_free()
 
@@ -235,6 +253,16 @@ class ScanServer(Service):
                 _log.warning("%s", error)
 
     # ── outside ──
+
+    async def _load_surroundings(self) -> tuple[Locks, Permissions]:
+        locks = Locks(self.bus, self.around)
+        permissions = Permissions(self.bus, self.settings, self.devices, self.around)
+        await locks.load()
+        if problem := await permissions.load():
+            await self.alarm(problem, level="error")
+        if read_profile(self.settings).environment_is_open:
+            self.around.environment = "open"
+        return locks, permissions
 
     async def _take_up(self, store: QueueStore, keeper: QueueKeeper) -> None:
         loaded = await store.load(self._declared_queues())

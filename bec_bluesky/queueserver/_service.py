@@ -1,0 +1,118 @@
+"""The service that speaks bluesky-queueserver's interface on 0MQ and HTTP."""
+
+import asyncio
+import contextlib
+from typing import ClassVar
+
+import zmq.asyncio
+
+from bec_bluesky.bus import Caller
+from bec_bluesky.channels import CONSOLE
+from bec_bluesky.errors import BusError, NoReplyError, SettingsError
+from bec_bluesky.log import logger
+from bec_bluesky.messages.around_queue import GetTasks, Tasks
+from bec_bluesky.queueserver._announcements import Announcements
+from bec_bluesky.queueserver._feed import Feed
+from bec_bluesky.queueserver._methods import Methods
+from bec_bluesky.queueserver._mirror import Mirror
+from bec_bluesky.queueserver._scan_server import ScanServerAccess
+from bec_bluesky.queueserver._sockets import ControlSocket, InfoSocket
+from bec_bluesky.service import Service
+from bec_bluesky.settings import Settings
+
+__all__ = ["QueueServer"]
+
+_log = logger(__name__)
+_PERIOD = 1.0
+"""Seconds between two statuses at most."""
+
+
+class QueueServer(Service):
+    """Serves clients of bluesky-queueserver; a port that is taken costs that transport only."""
+
+    name: ClassVar[str] = "queueserver"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.feed = Feed()
+        self._context = zmq.asyncio.Context()
+        self._sockets: list[ControlSocket | InfoSocket] = []
+        self._exits = contextlib.AsyncExitStack()
+        self._is_news = asyncio.Event()
+
+    async def start(self) -> None:
+        """Copy what is there, then listen."""
+        caller = await self._exits.enter_async_context(Caller(self.bus, user="queueserver"))
+        mirror = Mirror(self.bus, caller, self._is_news.set)
+        access = ScanServerAccess(caller, mirror, self.feed)
+        methods = Methods(access)
+        await mirror.load()
+        self.spawn(mirror.follow_status(), "status")
+        self.spawn(mirror.follow_devices(), "devices")
+        self.spawn(self._follow_console(), "console")
+        self.spawn(self._publish(access, Announcements(self.feed)), "announce")
+        self.spawn(self._stop_when_asked(access), "manager_stop")
+        self._open_sockets(methods)
+
+    async def finish(self) -> None:
+        """Let go of the sockets."""
+        for each in self._sockets:
+            each.close()
+        await self._exits.aclose()
+        self._context.destroy(linger=200)
+
+    def _open_sockets(self, methods: Methods) -> None:
+        control, info = self.settings.qserver_control_address, self.settings.qserver_info_address
+        problems: list[str] = []
+        for address, what in ((control, "control"), (info, "info")):
+            if not address:
+                continue
+            try:
+                if what == "control":
+                    encoding = self.settings.qserver_encoding
+                    made = ControlSocket(self._context, address, methods.answer, self.spawn, encoding)
+                else:
+                    made = InfoSocket(self._context, address, self.feed)
+            except SettingsError as error:
+                problems.append(f"{what} socket: {error}: set BEC_BLUESKY_QSERVER_{what.upper()}_ADDRESS")
+                continue
+            self._sockets.append(made)
+            self.spawn(made.run(), f"{what} socket")
+            self.facts = self.facts | {what: address}
+        self._complain(problems)
+
+    def _complain(self, problems: list[str]) -> None:
+        if problems:
+            self.note = "; ".join(problems)
+            self.spawn(self.alarm(self.note), "alarm")
+
+    async def _publish(self, access: ScanServerAccess, announcements: Announcements) -> None:
+        """Tell the status after every change, once for what changes together, and each second."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PERIOD):
+                    await self._is_news.wait()
+            self._is_news.clear()
+            await self._follow_foreground(access)
+            status = access.status()
+            if access.mirror.status is not None:
+                announcements.take(access.mirror.status)
+            self.feed.show(status)
+
+    async def _follow_foreground(self, access: ScanServerAccess) -> None:
+        """Notice that the task for which the queue waits has ended."""
+        if not access.foreground:
+            return
+        with contextlib.suppress(NoReplyError, BusError):
+            found: Tasks = await access.ask(GetTasks(task_ids=[access.foreground], limit=1))
+            if not found.tasks or found.tasks[0].state != "running":
+                access.foreground = ""
+
+    async def _follow_console(self) -> None:
+        after = await self.bus.last_id(CONSOLE)
+        async for _, line in self.bus.follow(CONSOLE, after):
+            self.feed.say(line.text, at=line.time)
+
+    async def _stop_when_asked(self, access: ScanServerAccess) -> None:
+        await access.stop_asked.wait()
+        self.stop()

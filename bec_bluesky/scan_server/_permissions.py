@@ -1,0 +1,119 @@
+"""Who may do what: the rules of groups, applied to every request."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from bec_bluesky.bus import Bus
+from bec_bluesky.channels import AROUND
+from bec_bluesky.errors import BecBlueskyError, RefusedError
+from bec_bluesky.log import logger
+from bec_bluesky.messages.around_queue import GetRules, Rules, RunFunction, SetRules
+from bec_bluesky.messages.devices import DeviceInfo
+from bec_bluesky.messages.queue import AddItem, AddItems, EditItem, ExecuteItem, Request
+from bec_bluesky.people import DEFAULT_RULES, UserGroups
+from bec_bluesky.plugins import read_rules
+from bec_bluesky.scan_server._devices import DeviceBook
+from bec_bluesky.scan_server._surroundings import Surroundings
+from bec_bluesky.settings import Settings
+
+__all__ = ["Permissions"]
+
+_log = logger(__name__)
+_FIELD = "rules"
+
+
+class Permissions:
+    """Keeps the rules in force: those that were set last, else the instrument's, else everything is allowed."""
+
+    def __init__(self, bus: Bus, settings: Settings, devices: DeviceBook, around: Surroundings) -> None:
+        self._bus, self._settings, self._devices, self._around = bus, settings, devices, around
+        self._rules: dict[str, Any] = DEFAULT_RULES
+        self._groups = UserGroups(DEFAULT_RULES)
+
+    async def load(self) -> str:
+        """Take up the rules; give what is wrong with them, if anything is."""
+        try:
+            kept = await self._bus.field(AROUND, _FIELD)
+            self._use(msgspec.msgpack.decode(kept) if kept else self._of_instrument())
+        except BecBlueskyError as error:
+            return f"rules of user groups are not heeded, nobody but people at the instrument may do anything: {error}"
+        return ""
+
+    def check(self, request: Request) -> None:
+        """Raise RefusedError if a group may not do what is asked for; no group is a person at the instrument."""
+        group = request.user_group
+        if not group:
+            return
+        if group not in self._groups:
+            raise RefusedError(f"Unknown user group: '{group}'", "not_permitted")
+        match request.body:
+            case AddItem() as item:
+                self._check_item(group, item)
+            case AddItems(items=items):
+                for item in items:
+                    self._check_item(group, item)
+            case EditItem(item=item) | ExecuteItem(item=item):
+                self._check_item(group, item)
+            case RunFunction(name=name):
+                if not self._groups.is_function_allowed(group, name):
+                    text = f"Function {name!r} is not allowed for users from {group!r} group."
+                    raise RefusedError(text, "not_permitted")
+            case _:
+                pass
+
+    def _check_item(self, group: str, item: AddItem) -> None:
+        if item.kind != "plan":
+            return
+        if not self._groups.is_plan_allowed(group, item.plan):
+            raise RefusedError(f"Plan {item.plan!r} is not allowed for users from {group!r} group.", "not_permitted")
+        for name in _texts([item.args, item.kwargs]):
+            info = self._devices.get(name)
+            if info is not None and not self._groups.is_device_allowed(group, info.path, _facts(info)):
+                text = f"{item.plan}: device {name!r} is not allowed for users from {group!r} group."
+                raise RefusedError(text, "not_permitted")
+
+    async def set(self, asked: SetRules, request: Request) -> Rules:
+        """Set the rules; None reads the instrument's again."""
+        rules = self._of_instrument() if asked.user_groups is None else {"user_groups": asked.user_groups}
+        groups = UserGroups(rules)
+        if rules != self._rules:
+            kept = b"" if asked.user_groups is None else msgspec.msgpack.encode(rules)
+            await self._bus.put_raw_field(AROUND, _FIELD, kept)
+            self._rules, self._groups = rules, groups
+        self._around.rules_revision += 1
+        _log.info("rules of user groups were set", extra={"user": request.user})
+        return await self.get(GetRules(), request)
+
+    async def get(self, asked: GetRules, request: Request) -> Rules:
+        """Give the rules in force."""
+        return Rules(user_groups=self._rules["user_groups"], revision=self._around.rules_revision)
+
+    def _use(self, rules: dict[str, Any]) -> None:
+        self._groups = UserGroups(rules)
+        self._rules = rules
+
+    def _of_instrument(self) -> dict[str, Any]:
+        found = read_rules(self._settings)
+        return DEFAULT_RULES if found is None else found
+
+
+def _facts(info: DeviceInfo) -> dict[str, bool]:
+    return {
+        "is_readable": "Readable" in info.protocols,
+        "is_movable": "Movable" in info.protocols,
+        "is_flyable": "Flyable" in info.protocols,
+    }
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Give the texts in a value: those that name devices stand for them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():  # pyright: ignore[reportUnknownVariableType]  # whatever crosses
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:  # pyright: ignore[reportUnknownVariableType]  # whatever crosses
+            yield from _texts(each)

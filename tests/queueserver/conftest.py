@@ -1,0 +1,75 @@
+"""A whole system that clients of bluesky-queueserver talk to, on ports of its own."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.live_system import System, make_system, until
+
+STARTUP = '''
+"""Functions and plans as an instrument has them."""
+import time
+
+import bluesky.plan_stubs as bps
+from bluesky.utils import Msg
+
+
+def wait_long(seconds: float = 60.0):
+    """Wait in small steps, with checkpoints.
+
+    Parameters
+    ----------
+    seconds: how long.
+    """
+    for _ in range(int(seconds / 0.05)):
+        yield from bps.checkpoint()
+        yield from bps.sleep(0.05)
+
+
+def fail_at_once():
+    """Fail, but not while it is checked."""
+    yield Msg("null")
+    if RE.state == "running":
+        raise RuntimeError("the sample fell off")
+
+
+def function_sleep(seconds):
+    """Sleep, and say so."""
+    print("function_sleep begins")
+    time.sleep(seconds)
+    return {"success": True, "time": seconds}
+'''
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Up, with 0MQ and HTTP."""
+    system = make_system(tmp_path_factory.mktemp("queueserver"))
+    control, info, http = free_ports(3)
+    system.extra.update(
+        {
+            "BEC_BLUESKY_QSERVER_CONTROL_ADDRESS": f"tcp://127.0.0.1:{control}",
+            "BEC_BLUESKY_QSERVER_INFO_ADDRESS": f"tcp://127.0.0.1:{info}",
+            "BEC_BLUESKY_QSERVER_HTTP_PORT": str(http),
+            "QSERVER_EMERGENCY_LOCK_KEY_FOR_SERVER": "break-glass",
+        }
+    )
+    startup = system.directory / "profile" / "startup"
+    startup.mkdir()
+    (startup / "10-plans.py").write_text(STARTUP)
+    done = system.call("up", "--detach")
+    assert done.returncode == 0, done.stdout + done.stderr
+    try:
+        until(lambda: "control" in system.status()["services"].get("queueserver", {}).get("facts", {}), "queueserver")
+        yield system
+    finally:
+        system.call("down")
