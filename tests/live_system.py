@@ -23,6 +23,8 @@ name = "peaks"
 use = "callbacks.peaks:PeakAnalysis"
 process = "live"
 required = false
+[queues]
+names = ["main", "align"]
 [companions]
 sleeper = ["{python}", "-c", "import time; time.sleep(3600)"]
 """

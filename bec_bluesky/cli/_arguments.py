@@ -5,7 +5,7 @@ from typing import Any
 
 from bec_bluesky.errors import BadArgumentError
 
-__all__ = ["parse_arguments", "parse_value"]
+__all__ = ["parse_arguments", "parse_metadata", "parse_value"]
 
 _BRACKETS = "[({"
 
@@ -28,6 +28,14 @@ def parse_arguments(words: list[str]) -> tuple[list[Any], dict[str, Any]]:
         else:
             args.append(parse_value(word))
     return args, kwargs
+
+
+def parse_metadata(words: list[str]) -> dict[str, Any]:
+    """Read `--meta key=value`; raises BadArgumentError."""
+    unnamed, metadata = parse_arguments(words)
+    if unnamed:
+        raise BadArgumentError(f"--meta {words[0]}: write key=value")
+    return metadata
 
 
 def parse_value(text: str) -> Any:

@@ -1,6 +1,7 @@
 """`queue …`: look at the queue, change it, and act on the running plan."""
 
 import contextlib
+import shlex
 import time
 from collections.abc import Iterator
 from typing import Annotated
@@ -9,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bec_bluesky.cli._arguments import parse_arguments
+from bec_bluesky.cli._arguments import parse_arguments, parse_metadata
 from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, RedisUrl, connected, settings_of
 from bec_bluesky.client import Client, QueueDoor
+from bec_bluesky.errors import BadArgumentError
 from bec_bluesky.messages.queue import QueueItem
 
 __all__ = ["call_text", "queue_app"]
@@ -89,20 +91,54 @@ def add(
     plan: str,
     arguments: Annotated[list[str] | None, typer.Argument(help="[det] samx -5 5 num=11")] = None,
     front: Annotated[bool, typer.Option("--front", help="at the front of the queue")] = False,
+    position: Annotated[int | None, typer.Option("--position", help="0 is the front, -1 the back")] = None,
     before: Annotated[str, typer.Option("--before", help="before this item")] = "",
     after: Annotated[str, typer.Option("--after", help="after this item")] = "",
     title: Annotated[str, typer.Option("--title")] = "",
     sample: Annotated[str, typer.Option("--sample", help="goes into the run's start document")] = "",
     note: Annotated[str, typer.Option("--note")] = "",
+    meta: Annotated[list[str] | None, typer.Option("--meta", help="key=value for the run's metadata")] = None,
+    goes_back: Annotated[bool, typer.Option("--goes-back", help="to the front again if it fails")] = False,
 ) -> int:
     """Put a plan into the queue; nothing starts."""
     args, kwargs = parse_arguments(arguments or [])
-    place = {"position": 0 if front else None, "before": before, "after": after}
+    place = {"position": 0 if front else position, "before": before, "after": after}
+    said = {"title": title, "sample": sample, "note": note, "metadata": parse_metadata(meta or [])}
     with _queue(context) as queue:
-        item = queue.put(plan, args, kwargs, **place, title=title, sample=sample, note=note)
+        item = queue.put(plan, args, kwargs, **place, **said, goes_back=goes_back)
     for warning in item.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(item.item_id)
+    return 0
+
+
+@queue_app.command("add-all")
+def add_all(
+    context: typer.Context,
+    file: Annotated[typer.FileText, typer.Argument(help="one `plan arguments` a line; - is what is typed or piped")],
+    front: Annotated[bool, typer.Option("--front", help="at the front of the queue")] = False,
+) -> int:
+    """Put several plans into the queue, together and in their order, all or none; nothing starts."""
+    lines = [words for line in file if (words := shlex.split(line, comments=True))]
+    calls = [(plan, *parse_arguments(words)) for plan, *words in lines]
+    with _queue(context) as queue:
+        for item in queue.add_all(calls, position=0 if front else None):
+            typer.echo(item.item_id)
+    return 0
+
+
+@queue_app.command(context_settings=_PLAN)
+def again(
+    context: typer.Context,
+    item_id: ItemId,
+    changes: Annotated[list[str] | None, typer.Argument(help="num=21")] = None,
+) -> int:
+    """Put an item into the queue once more, also one that has ended, with other arguments by name; nothing starts."""
+    args, kwargs = parse_arguments(changes or [])
+    if args:
+        raise BadArgumentError(f"{args[0]!r} has no name: write name=value for what changes")
+    with _queue(context) as queue:
+        typer.echo(queue.again(item_id, **kwargs).item_id)
     return 0
 
 

@@ -29,7 +29,7 @@ from bec_bluesky.errors import BusError, NoReplyError, RefusedError
 from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import DeviceHolder, DeviceInfo
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, RunOpened
-from bec_bluesky.messages.queue import ControlRun, GetStatus, PlanInfo, RequestBody, ScanServerStatus
+from bec_bluesky.messages.queue import MAIN_QUEUE, ControlRun, GetStatus, PlanInfo, RequestBody, ScanServerStatus
 from bec_bluesky.proxy import StopReport
 from bec_bluesky.settings import Settings, load
 
@@ -149,7 +149,7 @@ class Client:
 
     def statuses(self, queue: str = "") -> Iterator[ScanServerStatus]:
         """Give the scan server's status now and at each change, for ever."""
-        return self._loop.iterate(_statuses(self.bus, queue))
+        return self._loop.iterate(_statuses(self.bus, "" if queue == MAIN_QUEUE else queue))
 
     def pause(self, *, now: bool = False, queue: str = "") -> None:
         """Pause the run after the point under way, or at once."""

@@ -61,10 +61,15 @@ class Item:
         return self._known.plan
 
     @property
+    def queue(self) -> str:
+        """Name of its queue."""
+        return self._known.queue or MAIN_QUEUE
+
+    @property
     def message(self) -> QueueItem:
         """The item as it is now."""
         if self._known.state != "done":
-            self._known = self._queue.find(self.item_id) or self._known
+            self._known = self._door.find(self.item_id) or self._known
         return self._known
 
     @property
@@ -95,37 +100,27 @@ class Item:
 
     def move(self, position: int | None = None, *, before: str = "", after: str = "") -> None:
         """Give it another place: 0 is the front, none the back; or before or after another item."""
-        self._queue.move(self.item_id, position, before=before, after=after)
+        self._door.move(self.item_id, position, before=before, after=after)
 
     def hold(self, reason: str = "") -> None:
         """Have the queue stop in front of it, until it is released."""
-        self._queue.hold(self.item_id, reason)
+        self._door.hold(self.item_id, reason)
 
     def release(self) -> None:
         """Let it run when its turn comes."""
-        self._queue.release(self.item_id)
+        self._door.release(self.item_id)
 
     def edit(self, *args: Any, **kwargs: Any) -> None:
         """Give it other arguments while it waits: by name those that change, or all positional ones anew."""
-        self._known = self._queue.edit(self.item_id, *args, **kwargs)
+        self._known = self._door.edit(self.item_id, *args, **kwargs)
 
     def again(self, *, start: bool = False, **changes: Any) -> "Item":
         """Add the same once more, with the keyword arguments that are given changed."""
-        item = self.message
-        return self._queue.put(
-            item.plan,
-            item.args,
-            item.kwargs | changes,
-            metadata=item.metadata,
-            title=item.title,
-            note=item.note,
-            sample=item.sample,
-            start=start,
-        )
+        return self._door.again(self.item_id, start=start, **changes)
 
     @property
-    def _queue(self) -> "QueueDoor":
-        return self._client.queue(self._known.queue)
+    def _door(self) -> "QueueDoor":
+        return self._client.queue(self.queue)
 
     def cancel(self) -> None:
         """Take it out of the queue; one that runs is aborted."""
@@ -214,6 +209,29 @@ class QueueDoor:
         place = self._client.place()
         changed: ItemsChanged = self._ask(AddItems(items=items, position=position, start=start), timeout=60.0)
         return [Item(self._client, item, place, changed.warnings) for item in changed.items]
+
+    def again(self, item_id: str, *, start: bool = False, **changes: Any) -> Item:
+        """Add an item once more, one that waits, runs or has ended, with the keyword arguments that are given changed.
+
+        The beginning of its id suffices.
+        """
+        item = self.find(item_id)
+        if item is None:
+            raise UnknownItemError(f"No item {item_id!r} waits, runs, or is among the newest that ended")
+        if item.kind == "instruction":
+            kwargs = plain(item.kwargs | changes)
+            return self._accepted(AddItem(plan=item.plan, kwargs=kwargs, kind="instruction", start=start))
+        return self.put(
+            item.plan,
+            item.args,
+            item.kwargs | changes,
+            metadata=item.metadata,
+            title=item.title,
+            note=item.note,
+            sample=item.sample,
+            goes_back=item.goes_back,
+            start=start,
+        )
 
     def stop_here(self, position: int | None = None) -> Item:
         """Put an instruction into the queue at which it stops."""
@@ -330,10 +348,10 @@ class QueueDoor:
         return history.items
 
     def find(self, item_id: str) -> QueueItem | None:
-        """Give an item wherever it is: waiting, running or among the newest finished ones."""
+        """Give an item, by the beginning of its id: waiting, running or among the newest finished ones."""
         queue = self.now()
         everywhere = [*queue.waiting, *([queue.running] if queue.running else []), *self.history(200)]
-        return next((item for item in everywhere if item.item_id == item_id), None)
+        return next((item for item in everywhere if item_id and item.item_id.startswith(item_id)), None)
 
     def _waiting(self, item_id: str) -> QueueItem:
         full = self._full_id(item_id)

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Detached", "raise_if_failed", "run_and_watch", "watch"]
 
-_WAYS = {
+_Ways = dict[str, tuple[str, str]]
+"""{key: (way, what it means)}"""
+_WAYS_OF_WAITING: _Ways = {
+    "c": ("cancel", "take it out of the queue"),
+    "d": ("detach", "leave it where it is and look away"),
+}
+_WAYS: _Ways = {
     "r": ("resume", "go on"),
     "f": ("finish", "end it in order; it counts as a success"),
     "a": ("abort", "end it with clean-up; it counts as aborted"),
@@ -60,7 +66,7 @@ def watch(
     with LiveView(console) as view:
         for warning in item.warnings:
             view.say(f"warning: {warning}")
-        interrupts = _Interrupts(client, view)
+        interrupts = _Interrupts(client, item, view)
         while True:
             try:
                 return _show(view, events) or item.message
@@ -97,8 +103,10 @@ def _interrupts_held() -> Iterator[None]:
 class _Interrupts:
     """What Ctrl-C means, by how often it was pressed: pause and ask, abort, halt, look away."""
 
-    def __init__(self, client: "Client", view: LiveView) -> None:
+    def __init__(self, client: "Client", item: "Item", view: LiveView) -> None:
         self._client = client
+        self._item = item
+        self._queue = item.queue
         self._view = view
         self._level = 0
 
@@ -111,57 +119,67 @@ class _Interrupts:
             self.another()
 
     def _act(self) -> None:
-        if self._level == 1:
+        if self._level == 1 and self._item.state in ("waiting", "held"):
+            self._ask_about_waiting()
+            self._level = 0
+        elif self._level == 1:
             self._view.say("pausing after this point (Ctrl-C again aborts) …")
-            if _control(self._view, self._client.pause) and _paused(self._client):
+            if _control(self._view, lambda: self._client.pause(queue=self._queue)) and self._is_paused():
                 with self._view.hidden():
-                    choice = _ask()
-                _do(self._client, self._view, choice)
+                    choice = _ask("paused", _WAYS)
+                self._do(choice)
             self._level = 0
         elif self._level == 2:
             self._view.say("aborting (Ctrl-C again halts, without clean-up) …")
-            _control(self._view, lambda: self._client.abort("Ctrl-C"))
+            _control(self._view, lambda: self._client.abort("Ctrl-C", queue=self._queue))
         elif self._level == 3:
             self._view.say("halting (Ctrl-C again looks away) …")
-            _control(self._view, lambda: self._client.halt("Ctrl-C"))
+            _control(self._view, lambda: self._client.halt("Ctrl-C", queue=self._queue))
         else:
             raise Detached("looked away while the run was being halted: see `bec-bluesky status`")
 
+    def _ask_about_waiting(self) -> None:
+        with self._view.hidden():
+            choice = _ask("it waits for its turn", _WAYS_OF_WAITING)
+        if choice == "detach":
+            raise Detached(f"detached; the item waits on: `bec-bluesky queue rm {self._item.item_id}` takes it out")
+        _control(self._view, self._item.cancel)
 
-def _paused(client: "Client") -> bool:
-    """Wait until the run is paused; False if it ended instead."""
-    for event in client.statuses():
-        if event.run_state == "paused":
-            return True
-        if event.run_state in ("idle", "no_worker", "starting"):
-            return False
-    return False
+    def _is_paused(self) -> bool:
+        """Wait until the run is paused; False if it ended instead."""
+        for event in self._client.statuses(self._queue):
+            if event.run_state == "paused":
+                return True
+            if event.run_state in ("idle", "no_worker", "starting"):
+                return False
+        return False
+
+    def _do(self, choice: str) -> None:
+        client = self._client
+        if choice == "detach":
+            raise Detached(
+                "detached; the run stays paused: `bec-bluesky queue resume`, `… finish` or `… abort` go on with it"
+            )
+        ways = {"resume": client.resume, "finish": client.finish, "abort": client.abort}
+        _control(self._view, lambda: ways[choice](queue=self._queue))
 
 
-def _ask() -> str:
-    """Ask what to do with the paused run; without a terminal it is left as it is."""
-    text = ", ".join(f"[{key}]{way[1:]}" for key, (way, _) in _WAYS.items())
+def _ask(state: str, ways: _Ways) -> str:
+    """Ask what to do; without a terminal everything is left as it is."""
+    text = ", ".join(f"[{key}]{way[1:]}" for key, (way, _) in ways.items())
     while True:
         try:
-            sys.stderr.write(f"paused: {text}? ")
+            sys.stderr.write(f"{state}: {text}? ")
             sys.stderr.flush()
             answer = sys.stdin.readline()
         except OSError:
             answer = ""
         if not answer:
             return "detach"
-        for key, (way, meaning) in _WAYS.items():
+        for key, (way, meaning) in ways.items():
             if answer.strip().lower() in (key, way):
                 return way
             sys.stderr.write(f"  {way}: {meaning}\n")
-
-
-def _do(client: "Client", view: LiveView, choice: str) -> None:
-    if choice == "detach":
-        raise Detached(
-            "detached; the run stays paused: `bec-bluesky queue resume`, `… finish` or `… abort` go on with it"
-        )
-    _control(view, {"resume": client.resume, "finish": client.finish, "abort": client.abort}[choice])
 
 
 def _control(view: LiveView, action: Any) -> bool:

@@ -222,7 +222,7 @@ class Actions:
             name = "" if request.queue == MAIN_QUEUE else request.queue
             if name not in states:
                 known = choices(request.queue, [each or MAIN_QUEUE for each in states])
-                raise RefusedError(f"No queue {request.queue!r}: {known}; profile.toml declares them", "unknown_queue")
+                raise RefusedError(f"No queue {request.queue!r} (profile.toml declares them): {known}", "unknown_queue")
             return name
         if len(states) > 1:
             for item_id in item_ids:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,6 +153,50 @@ def test_several_are_added_together_or_none_and_an_item_is_repeated_with_changes
         two.cancel()
         again = one.again(num=3, start=True)
         assert len([event for event in again.follow() if isinstance(event, Point)]) == 3
+
+
+def test_a_file_of_plans_is_added_all_or_none_and_an_item_once_more_with_changes(system: System) -> None:
+    plans = system.directory / "plans.txt"
+    plans.write_text("# to warm up\ncount [det] num=2\n\nmv motor 1\n")
+    ids = system.call("queue", "add-all", str(plans)).stdout.split()
+    copy = system.call("queue", "again", ids[0][:8], "num=5").stdout.strip()
+    listed = system.call("queue", "list").stdout
+    assert "count(['det'], num=2)" in listed
+    assert f"{copy[:8]}  count(['det'], num=5)" in listed
+    plans.write_text("mv motor 2\nmv motor 99\n")
+    refused = system.call("queue", "add-all", str(plans))
+    assert refused.returncode == 1
+    assert "item 2 of 2" in refused.stderr
+    assert system.call("queue", "list").stdout == listed
+    assert system.call("queue", "again", ids[0][:8], "nmu=5").returncode == 1
+    system.call("queue", "clear")
+
+
+def test_two_queues_work_side_by_side_from_the_command_line(system: System) -> None:
+    main = system.start("run", "count", "[det]", "num=100", "delay=0.2")
+    read_until(main, "     2  ")
+    waits = system.call("queue", "--queue", "align", "wait", "--device", "motor", "--above", "-100", "--timeout", "5")
+    assert waits.returncode == 0, waits.stderr
+    moved = system.call("run", "--queue", "align", "mv", "motor", "1")
+    assert moved.returncode == 0, moved.stdout + moved.stderr
+    blocked = system.start("run", "--queue", "align", "count", "[det]")
+    assert "waits: det is held by count (item " in read_until(blocked, "waits: ")
+    status = system.call("status").stdout
+    assert "queue align running: 1 waiting" in status
+    assert re.search(r"det is held by scan \d+, count \(item ", status)
+    facts = system.status()
+    assert facts["holders"]["det"]["text"].startswith("scan ")
+    assert facts["queues"]["align"]["waits_for"].startswith("det is held by count")
+    blocked.send_signal(signal.SIGINT)
+    assert blocked.stdin is not None
+    blocked.stdin.write("cancel\n")
+    blocked.stdin.flush()
+    assert "was taken out of the queue" in blocked.communicate(timeout=PATIENCE)[0]
+    assert main.poll() is None, "Ctrl-C is about one's own item"
+    wrong = system.call("queue", "--queue", "algin", "list")
+    assert (wrong.returncode, "did you mean 'align'" in wrong.stderr) == (1, True)
+    assert system.call("queue", "abort").returncode == 0
+    assert "count aborted" in main.communicate(timeout=PATIENCE)[0]
 
 
 def test_an_item_runs_past_the_queue_and_autostart_runs_what_is_added(system: System) -> None:
