@@ -260,6 +260,7 @@ def _edit(draft: _Draft, event: Edited) -> None:
 def _move(draft: _Draft, event: Moved) -> None:
     if event.place.before in event.item_ids or event.place.after in event.item_ids:
         if len(event.item_ids) == 1:
+            draft.index(event.item_ids[0])
             return  # it is where it should be
         raise RefusedError("Items cannot be moved before or after one of themselves", "bad_place")
     if len(set(event.item_ids)) != len(event.item_ids):

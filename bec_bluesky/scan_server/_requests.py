@@ -38,6 +38,8 @@ _REMEMBERED = 1000
 """Replies kept for requests that come twice."""
 _NOTE_PERIOD = 1.0
 """Seconds within which requests that change nothing may be carried out again after a restart."""
+_LONGEST_LINE = 1000
+"""Letters of a refusal."""
 _BLOCK = 1.0
 Handle = Callable[[Request], Awaitable[Any]]
 Alarm = Callable[[str], Awaitable[None]]
@@ -164,6 +166,7 @@ class RequestReader:
             _log.exception("a request could not be carried out", extra={"request": request.request_id})
             failure = msgspec.structs.replace(tell(error, where=self._name), code="internal_error")
         if failure is not None:
+            failure = msgspec.structs.replace(failure, text=_readable(failure.text))
             _log.info("refused %s: %s", type(request.body).__name__, failure.text, extra={"user": request.user})
         reply = Reply(request_id=request.request_id, body=body, failure=failure)
         if request.request_id in self._replies:
@@ -178,7 +181,7 @@ class RequestReader:
 
     async def _answer_malformed(self, stream_id: str, fields: dict[bytes, bytes], error: Exception) -> None:
         """Refuse what is no request of ours; answer if it says to whom."""
-        text = f"Request {stream_id} is malformed and was left out: {error or type(error).__name__}"
+        text = _readable(f"Request {stream_id} is malformed and was left out: {error or type(error).__name__}")
         try:
             raw: Any = unpack(fields.get(b"m", b""))
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -189,3 +192,9 @@ class RequestReader:
             failure = msgspec.structs.replace(tell(refused, where=self._name), traceback="")
             await self._reply(client, Reply(request_id=request_id, failure=failure))
         await self._alarm(text)
+
+
+def _readable(text: str) -> str:
+    """Leave out the middle of lines that quote something endless."""
+    lines = (line if len(line) <= _LONGEST_LINE else f"{line[:600]} … {line[-300:]}" for line in text.split("\n"))
+    return "\n".join(lines)
