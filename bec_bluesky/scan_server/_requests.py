@@ -67,6 +67,8 @@ class RequestReader:
         self._decoder = decoder(Request)
         self._replies: OrderedDict[str, Reply | None] = OrderedDict()
         """By request id; None while it is carried out."""
+        self._deadlines: dict[str, float] = {}
+        """Of the requests in `_replies`: one that comes again after its deadline is left out anyway."""
         self._lanes: dict[str, asyncio.Task[None]] = {}
         """{client: its last request}; requests of one client are carried out in their order."""
         self._is_closed = False
@@ -134,10 +136,18 @@ class RequestReader:
             return None
         if not isinstance(request.body, _LOOKING):
             self._replies[request.request_id] = None
-        while len(self._replies) > _REMEMBERED:
-            self._replies.popitem(last=False)
+            self._deadlines[request.request_id] = request.deadline
+        self._forget()
         self._start(request)
         return None
+
+    def _forget(self) -> None:
+        now = time.time()
+        while self._replies:
+            oldest = next(iter(self._replies))
+            if len(self._replies) <= _REMEMBERED and self._deadlines[oldest] >= now:
+                return
+            del self._replies[oldest], self._deadlines[oldest]
 
     def _start(self, request: Request) -> None:
         name = f"request {type(request.body).__name__}"
