@@ -98,7 +98,8 @@ class Victims:
                 for pid in self.workers()[:1]:
                     _signal(pid, signal.SIGKILL)
             case "kill manager":
-                self.manager.kill()
+                with contextlib.suppress(ProcessLookupError):  # it may have given up by itself, without a Redis
+                    self.manager.kill()
                 await self.manager.wait()
                 await asyncio.sleep(chance.uniform(0.0, 0.3))
                 await self.start_manager()
