@@ -17,6 +17,7 @@ from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.errors import BecBlueskyError
 from bec_bluesky.messages.queue import AddItem, GetQueue, QueueItem, RemoveItem, StartQueue
+from bec_bluesky.scan_server._ownership import Ownership
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import settings_in
@@ -62,10 +63,11 @@ class Victims:
         self.redis = server.pid
         self.url = server.url
 
-    async def start_manager(self) -> None:
+    async def start_manager(self, take_over: str = "if_free") -> None:
         code = (
             "from bec_bluesky.scan_server import ScanServer; from bec_bluesky.service import main; "
-            f"raise SystemExit(main(lambda settings: ScanServer(settings, {self._worker}), name='scan_server'))"
+            f"make = lambda settings: ScanServer(settings, take_over={take_over!r}, {self._worker}); "
+            "raise SystemExit(main(make, name='scan_server'))"
         )
         environment = os.environ | self.settings.environment() | {"SCRIPTED_WORKER_LOG": str(self._log)}
         with (self.settings.data_dir / "managers.out").open("ab") as output:
@@ -121,7 +123,7 @@ class Victims:
         """Have a second scan server take over from one that hangs, which wakes up later."""
         first = self.manager
         _signal(first.pid, signal.SIGSTOP)
-        await self.start_manager()
+        await self.start_manager("at_once")
         await asyncio.sleep(chance.uniform(0.5, 2.0))
         _signal(first.pid, signal.SIGCONT)
 
@@ -226,8 +228,7 @@ async def torment(directory: Path, seed: int, *, rounds: int, is_real: bool) -> 
 
 async def judge(bus: Bus, people: People, ran: list[str], *, is_real: bool) -> None:
     """Every accepted item is in one place, and what ran is in the history, running, or was held."""
-    store = QueueStore(bus)
-    await store.take_over()
+    store = QueueStore(bus, await Ownership(bus).take("at_once"))
     loaded = await store.load()
     assert loaded.problems == []
     (state,) = loaded.states.values()
