@@ -56,6 +56,7 @@ from bec_bluesky.scan_server._queue_events import (
     StopAsked,
     StopCancelled,
 )
+from bec_bluesky.scan_server._requests import LOOKING
 from bec_bluesky.scan_server._store import QueueStore
 
 __all__ = ["Actions"]
@@ -117,7 +118,8 @@ class Actions:
         if action is None:
             raise RefusedError(f"{type(request.body).__name__} is not known to this scan server", "unknown_request")
         answer = await action(request.body, request)
-        self._announcer.changed()
+        if not isinstance(request.body, LOOKING):
+            self._announcer.changed()
         return answer
 
     # ── adding ──

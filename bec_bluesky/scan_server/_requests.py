@@ -14,6 +14,7 @@ from bec_bluesky.channels import REPLIES, REQUESTS
 from bec_bluesky.errors import BusError, FencedError, RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, unpack
+from bec_bluesky.messages.around_queue import GetLock, GetRules, GetTasks
 from bec_bluesky.messages.common import Failure
 from bec_bluesky.messages.failures import tell
 from bec_bluesky.messages.queue import (
@@ -27,12 +28,12 @@ from bec_bluesky.messages.queue import (
 )
 from bec_bluesky.scan_server._store import QueueStore
 
-__all__ = ["CheckFailed", "RequestReader"]
+__all__ = ["LOOKING", "CheckFailed", "RequestReader"]
 
 _log = logger(__name__)
-_LOOKING = (GetStatus, GetQueue, GetHistory)
+LOOKING = (GetStatus, GetQueue, GetHistory, GetTasks, GetLock, GetRules)
 """Change nothing: may be carried out twice, and their answers are not kept."""
-_AT_ONCE = (StopQueue, ControlRun, *_LOOKING)
+_AT_ONCE = (StopQueue, ControlRun, *LOOKING)
 """Carried out without waiting for earlier requests of the same client."""
 _REMEMBERED = 1000
 """Replies kept for requests that come twice."""
@@ -117,7 +118,7 @@ class RequestReader:
 
     async def _note_taken_up(self, last: str, requests: list[Request | Exception]) -> None:
         """Note how far was read, before it is carried out; who only looks does not wait for that each time."""
-        only_look = all(isinstance(request, Request) and isinstance(request.body, _LOOKING) for request in requests)
+        only_look = all(isinstance(request, Request) and isinstance(request.body, LOOKING) for request in requests)
         if only_look and time.monotonic() < self._noted + _NOTE_PERIOD:
             return
         await self._store.take_up(last)
@@ -134,7 +135,7 @@ class RequestReader:
         if request.deadline < time.time():
             _log.info("a request came after its deadline and is left out", extra={"request": request.request_id})
             return None
-        if not isinstance(request.body, _LOOKING):
+        if not isinstance(request.body, LOOKING):
             self._replies[request.request_id] = None
             self._deadlines[request.request_id] = request.deadline
         self._forget()

@@ -25,7 +25,7 @@ NESTED: Any = 1
 for _ in range(300):
     NESTED = [NESTED]
 TEXTS = st.one_of(
-    st.sampled_from(["", "samx", "..", "%00", "ü" * 3000, "-1", "nan", "1e999", "' OR 1=1", "{sim}:epoch", "\u202e"]),
+    st.sampled_from(["", "samx", "..", "%00", "-1", "nan", "1e999", "' OR 1=1", "{sim}:epoch", "\u202e"]),
     st.text(max_size=10),
 )
 LEAVES = st.one_of(
@@ -33,10 +33,12 @@ LEAVES = st.one_of(
     st.booleans(),
     st.sampled_from([0, -1, 2**31, 2**63, 2**64, 10**400, math.nan, math.inf, 1e308]),
     TEXTS,
-    st.just(NESTED),
+    st.builds(lambda: NESTED),
 )
 BODIES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3))
-RAW = st.one_of(BODIES.map(lambda value: json.dumps(value).encode()), st.binary(max_size=200), st.just(b"[" * 100_000))
+RAW = st.one_of(
+    BODIES.map(lambda value: json.dumps(value).encode()), st.binary(max_size=200), st.builds(lambda: b"[" * 100_000)
+)
 OPTIONS = hypothesis_settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
