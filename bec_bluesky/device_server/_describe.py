@@ -10,6 +10,7 @@ import ophyd
 
 from bec_bluesky.device_server._device_file import DeviceSpec
 from bec_bluesky.device_server._layers import Layer, children, layer_of, part
+from bec_bluesky.device_server._needs import references
 from bec_bluesky.messages import encode
 from bec_bluesky.messages.devices import DeviceInfo
 
@@ -66,6 +67,7 @@ def _from_file(spec: DeviceSpec) -> dict[str, Any]:
         "enabled": spec.enabled,
         "read_only": spec.read_only,
         "metadata": spec.metadata,
+        "refers_to": list(dict.fromkeys(path.partition(".")[0] for path in references(spec))),
     }
 
 

@@ -142,6 +142,8 @@ class DeviceInfo(Message, frozen=True, kw_only=True, tag="device_info"):
     """Grows when the device is built anew."""
     metadata: dict[str, Any] = {}
     """What the device file says besides; of top-level devices."""
+    refers_to: list[str] = []
+    """Devices to which the arguments of a top-level device refer; one that moves is held together with them."""
     representation: str = ""
     """Its `repr`, which bluesky puts into `plan_args`."""
 

@@ -1,12 +1,15 @@
 """What devices there are, as all device servers say; followed live, so that looking one up costs nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import DEVICE_CHANGES, DEVICES
 from bec_bluesky.messages.devices import DeviceInfo
 
 __all__ = ["DeviceBook"]
+
+_MOVING = frozenset({"set", "kickoff"})
+"""Who can do one of these moves what it refers to; see the device server's claims."""
 
 
 class DeviceBook(Mapping[str, DeviceInfo]):
@@ -29,6 +32,15 @@ class DeviceBook(Mapping[str, DeviceInfo]):
     def servers(self) -> set[str]:
         """Names of the device servers heard of."""
         return {info.server for info in self._by_path.values()}
+
+    def held_with(self, paths: Iterable[str]) -> list[str]:
+        """Give these paths, and the devices that are held together with them: those that they move."""
+        found = list(dict.fromkeys(paths))
+        for path in found:
+            info = self._by_path.get(path.partition(".")[0])
+            if info is not None and not _MOVING.isdisjoint(info.methods):
+                found += [each for each in info.refers_to if each in self._by_path and each not in found]
+        return found
 
     def take(self, info: DeviceInfo) -> None:
         """Note what a server says of a device."""

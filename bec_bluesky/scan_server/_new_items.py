@@ -81,16 +81,14 @@ class NewItems:
             return item, []
         found = await self._pool.check(item, longest=max(0.1, deadline - _ANSWER_TIME - time.time()))
         if found is None:
-            devices = all_devices(item, (), self._devices)
-            properties = item.properties | {UNCHECKED: True} | ({"devices": list(devices)} if devices else {})
+            devices = self._devices.held_with(all_devices(item, (), self._devices))
+            properties = item.properties | {UNCHECKED: True} | ({"devices": devices} if devices else {})
             warning = "no worker could check it against the devices' limits yet: that is done before it runs"
             return msgspec.structs.replace(item, properties=properties), [warning]
         if found.failure is not None:
             raise CheckFailed(_refusal(found.failure))
-        devices = [*found.devices, *all_devices(item, (), self._devices)]
-        properties = {"devices": list(dict.fromkeys(devices))} | (
-            {} if found.points is None else {"points": found.points}
-        )
+        devices = self._devices.held_with([*found.devices, *all_devices(item, (), self._devices)])
+        properties = {"devices": devices} | ({} if found.points is None else {"points": found.points})
         return msgspec.structs.replace(item, properties=item.properties | properties), []
 
     async def make_all(self, asked: list[AddItem], request: Request, queue: str = "") -> list[Checked]:

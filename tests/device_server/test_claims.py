@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import DEVICE_HOLDERS
+from bec_bluesky.channels import DEVICE_HOLDERS, DEVICES
 from bec_bluesky.device_server import DeviceServer
 from bec_bluesky.errors import DeviceHeld, RefusedError, UnknownDeviceError
 from bec_bluesky.messages.devices import DeviceHolder
 from bec_bluesky.settings import Settings
 from tests.device_server.device_server_harness import Client, serving, until, with_devices
 
-DEVICES = """
+DEVICE_FILE = """
 axis: {class: "ophyd.sim:SynAxis"}
 other: {class: "ophyd.sim:SynAxis"}
 det: {class: "ophyd.sim:SynGauss", kwargs: {motor: {$ref: axis}, motor_field: axis, center: 0, Imax: 10}}
@@ -31,7 +31,7 @@ napper: {class: "tests.device_server.odd_devices:Napper"}
 @pytest.fixture
 async def server(settings: Settings, bus: Bus, tmp_path: Path) -> AsyncIterator[DeviceServer]:
     """A running device server."""
-    async with serving(with_devices(settings, tmp_path, DEVICES), bus) as server:
+    async with serving(with_devices(settings, tmp_path, DEVICE_FILE), bus) as server:
         yield server
 
 
@@ -134,11 +134,15 @@ async def test_claims_are_all_or_none(plan: Holder, person: Holder) -> None:
     await plan.ask("lingering", "trigger")
 
 
-async def test_who_moves_others_holds_them_too_and_who_only_looks_does_not(plan: Holder, person: Holder) -> None:
+async def test_who_moves_others_holds_them_too_and_who_only_looks_does_not(
+    plan: Holder, person: Holder, bus: Bus
+) -> None:
     assert await claim_as_item(plan, "det") == ["det"]
     await person.ask("axis", "set", 1.0)
     await plan.ask("", "release")
     assert await claim_as_item(plan, "flyer") == ["flyer", "det", "other"]
+    described = await bus.fields(DEVICES, server="main")
+    assert (described["flyer"].refers_to, described["det"].refers_to) == (["det", "other"], ["axis"])
     with pytest.raises(DeviceHeld, match="other is held by"):
         await person.ask("other", "set", 1.0)
     await plan.ask("", "release")

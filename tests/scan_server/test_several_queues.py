@@ -3,12 +3,14 @@
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import NAMED_STATUS
 from bec_bluesky.errors import RefusedError
+from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.queue import (
     AddItem,
     ControlRun,
@@ -30,7 +32,8 @@ from tests.scan_server.scan_server_harness import IMPATIENT, SCRIPTED, Client, p
 
 
 def make(settings: Settings) -> ScanServer:
-    return ScanServer(settings, worker_command=SCRIPTED, has_spare=False, patience=IMPATIENT, queues=("align",))
+    patience = replace(IMPATIENT, wait_for_check=10.0)  # for the worker that is started when the first has work
+    return ScanServer(settings, worker_command=SCRIPTED, has_spare=False, patience=patience, queues=("align",))
 
 
 @pytest.fixture
@@ -99,6 +102,29 @@ async def test_an_item_whose_device_another_queue_uses_waits_for_it_and_says_so(
     assert (await status_of(client, "align")).waits_for == ""
     await client.ask(ControlRun(action="abort", item_id=second.item_id))
     await client.until_ended(2)
+
+
+async def test_an_item_waits_for_what_its_device_moves_and_not_for_what_it_looks_at(
+    server: ScanServer, client: Client
+) -> None:
+    await client.until_status(run_state="idle")
+    for name, methods, refers_to in (
+        ("theta", ["read", "set"], []),
+        ("hkl", ["read", "set"], ["theta"]),
+        ("det", ["read", "trigger"], ["theta"]),
+    ):
+        info = DeviceInfo(name=name, path=name, server="main", state="connected", methods=methods, refers_to=refers_to)
+        server.devices.take(info)
+    first = await add(client, "", "wait", "theta", start=True)
+    await until(lambda: runs(client, "", first))
+    looks = await add(client, "align", "quick", "det")
+    moves = await add(client, "align", "quick", "hkl")
+    assert (looks.properties["devices"], moves.properties["devices"]) == (["det"], ["hkl", "theta"])
+    await client.ask(StartQueue(), queue="align")
+    assert [item.item_id for item in await client.until_ended(1)] == [looks.item_id]
+    assert (await status_of(client, "align")).waits_for.startswith("theta is held by wait (item ")
+    await client.ask(ControlRun(action="stop"))
+    assert (await client.until_ended(3))[0].item_id == moves.item_id
 
 
 async def test_a_panic_stop_ends_what_runs_and_what_waits_for_its_devices_does_not_begin(
