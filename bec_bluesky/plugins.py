@@ -11,7 +11,7 @@ import pkgutil
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from bec_bluesky.errors import PlugInError, SettingsError, choices
+from bec_bluesky.fresh_modules import where_it_failed
 from bec_bluesky.log import logger
 from bec_bluesky.messages.queue import MAIN_QUEUE
 from bec_bluesky.settings import DEFAULT_PROFILE, Settings
@@ -36,6 +37,7 @@ __all__ = [
     "names",
     "read_profile",
     "read_rules",
+    "users_of",
 ]
 
 KINDS = ("plans", "devices", "callbacks", "writers")
@@ -230,11 +232,28 @@ def _bases(settings: Settings) -> list[Path]:
     return list(dict.fromkeys(bases))
 
 
-def names(kind: str) -> list[str]:
-    """List the module names of a mounted kind (`plans.scans`, …), private ones left out."""
+def names(kind: str, *, private: bool = False) -> list[str]:
+    """List the module names of a mounted kind (`plans.scans`, …), private ones left out unless asked for."""
     package = sys.modules[kind]
-    found = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
-    return [f"{kind}.{name}" for name in sorted(found)]
+    found = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    return [f"{kind}.{name}" for name in sorted(found) if private or not name.startswith("_")]
+
+
+def users_of(name: str, among: Iterable[str]) -> list[str]:
+    """List the imported modules that have a module, or something of it, in their namespace; theirs too, and so on."""
+    users: dict[str, None] = {}
+    found = [name]
+    while found:
+        used = found.pop()
+        for each in among:
+            module = sys.modules.get(each)
+            if module is None or each in users or each == name:
+                continue
+            values = list(vars(module).values())
+            if any(value is sys.modules.get(used) or getattr(value, "__module__", None) == used for value in values):
+                users[each] = None
+                found.append(each)
+    return list(users)
 
 
 def import_all(kind: str) -> tuple[list[ModuleType], list[Problem]]:
@@ -246,13 +265,12 @@ def import_all(kind: str) -> tuple[list[ModuleType], list[Problem]]:
             modules.append(importlib.import_module(name))
         except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
             _log.warning("plug-in %s could not be imported: %s", name, error, exc_info=True)
-            problems.append(Problem(name, f"{type(error).__name__}: {error}"))
+            problems.append(Problem(name, where_it_failed(error)))
     return modules, problems
 
 
 def _from_entry_points(kind: str) -> Iterator[str]:
-    for point in entry_points(group=f"bec_bluesky.{kind}"):
-        yield point.module
+    yield from dict.fromkeys(point.module for point in entry_points(group=f"bec_bluesky.{kind}"))
 
 
 def load_object(name: str) -> Any:

@@ -16,6 +16,7 @@ from bec_bluesky.cli._options import (
     connected,
     settings_of,
 )
+from bec_bluesky.cli._plan_commands import plans_app
 from bec_bluesky.cli._queue_commands import queue_app
 
 __all__ = ["app"]
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="Run a beamline: a queue of Bluesky plans, remote devices, files, a catalogue and live analysis.",
 )
 app.add_typer(queue_app, name="queue")
+app.add_typer(plans_app, name="plans")
 app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
 

@@ -15,6 +15,7 @@ from bec_bluesky.client._device_value import has_one_value, value_in
 from bec_bluesky.client._devices import Devices, is_chosen
 from bec_bluesky.client._follow import Event
 from bec_bluesky.client._live import LiveView, result_text
+from bec_bluesky.client._offered_plans import OfferedPlans
 from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import PlanCall, Plans
 from bec_bluesky.client._queue import Item, QueueDoor
@@ -32,6 +33,7 @@ __all__ = [
     "Event",
     "Item",
     "LiveView",
+    "OfferedPlans",
     "PlanCall",
     "Plans",
     "QueueDoor",

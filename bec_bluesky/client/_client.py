@@ -20,6 +20,7 @@ from bec_bluesky.client._device_file import DeviceFile
 from bec_bluesky.client._devices import Devices
 from bec_bluesky.client._follow import Event, Follow, Place, Settled, status_of
 from bec_bluesky.client._loop import Elements, LoopThread
+from bec_bluesky.client._offered_plans import OfferedPlans
 from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import Plans
 from bec_bluesky.client._queue import QueueDoor
@@ -197,9 +198,10 @@ class Client:
     # ── what there is ──
 
     @property
-    def plans(self) -> dict[str, PlanInfo]:
-        """The plans that may be asked for, by name."""
-        return self._loop.call(self.bus.fields(PLANS))
+    def plans(self) -> OfferedPlans:
+        """The plans that may be asked for, by name; `.reload()` has edited ones imported anew."""
+        infos: dict[str, PlanInfo] = self._loop.call(self.bus.fields(PLANS))
+        return OfferedPlans(infos, self.ask)
 
     @property
     def devices(self) -> dict[str, DeviceInfo]:

@@ -1,26 +1,19 @@
-"""The modules from which devices are made, and importing them anew.
+"""The modules from which devices are made.
 
 Only what people edit is imported anew: the instrument's profile and packages that are installed editable; never the
 standard library, what is in site-packages, or this package.
 """
 
-import contextlib
-import importlib
-import importlib.util
-import linecache
 import sys
 import sysconfig
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from bec_bluesky.device_server import _layers
 from bec_bluesky.device_server._device_file import DeviceSpec
-from bec_bluesky.errors import RefusedError
 
-__all__ = ["FreshModules", "modules_of"]
+__all__ = ["modules_of"]
 
 _MOST_DEPTH = 8
 _INSTALLED = tuple(
@@ -64,52 +57,3 @@ def _is_editable(name: str) -> bool:
         return False
     path = str(Path(file).resolve())
     return path.endswith(".py") and not path.startswith(_INSTALLED)
-
-
-class FreshModules:
-    """Modules imported anew, beside the old ones: what was made from those works on until it is disposed of."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._old: dict[str, ModuleType] = {name: sys.modules[name] for name in names}
-
-    def load(self) -> None:
-        """Import them; raises RefusedError that says why it cannot be, and then the old ones stand again."""
-        _forget_compiled(self._old.values())
-        for name in self._old:
-            del sys.modules[name]
-        for name in self._old:
-            try:
-                importlib.import_module(name)
-            except BaseException as error:
-                self.restore()
-                if not isinstance(error, Exception):
-                    raise
-                raise RefusedError(
-                    f"{name} cannot be imported: {_where(error)}; nothing was changed", "import"
-                ) from error
-
-    def restore(self) -> None:
-        """Put the old ones back."""
-        for name, module in self._old.items():
-            sys.modules[name] = module
-            parent, _, own = name.rpartition(".")
-            if parent in sys.modules:
-                setattr(sys.modules[parent], own, module)
-
-
-def _forget_compiled(modules: Iterable[ModuleType]) -> None:
-    """Remove compiled files: to Python one is current if the source has its length and was saved in the same second."""
-    importlib.invalidate_caches()
-    linecache.checkcache()
-    for module in modules:
-        with contextlib.suppress(OSError, NotImplementedError):
-            Path(importlib.util.cache_from_source(str(module.__file__))).unlink(missing_ok=True)
-
-
-def _where(error: Exception) -> str:
-    """Say an error with the last file and line that led to it."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, SyntaxError) or not frames:
-        return text
-    return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})"

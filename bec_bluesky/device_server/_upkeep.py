@@ -9,12 +9,13 @@ from bec_bluesky.device_server._changes import Changes, compare
 from bec_bluesky.device_server._content import Content
 from bec_bluesky.device_server._entry import Entry
 from bec_bluesky.device_server._execute import Executor
-from bec_bluesky.device_server._modules import FreshModules, modules_of
+from bec_bluesky.device_server._modules import modules_of
 from bec_bluesky.device_server._needs import build_order, dependants, needed_by
 from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.device_server._store import Edit, Store
 from bec_bluesky.device_server._text_edit import add_device, change_device, remove_device
 from bec_bluesky.errors import RefusedError, StaleDevice, UnknownDeviceError
+from bec_bluesky.fresh_modules import FreshModules
 from bec_bluesky.log import logger
 from bec_bluesky.messages.devices import DeviceEdit
 

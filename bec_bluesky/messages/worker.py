@@ -11,8 +11,10 @@ __all__ = [
     "Control",
     "FromWorker",
     "ItemWaits",
+    "ModulesReloaded",
     "Ping",
     "Pong",
+    "ReloadModules",
     "RunItem",
     "RunStarted",
     "RunState",
@@ -57,7 +59,13 @@ class Ping(Message, frozen=True, kw_only=True, tag="ping"):
     number: int
 
 
-ToWorker = RunItem | CheckItem | Control | Shutdown | Ping
+class ReloadModules(Message, frozen=True, kw_only=True, tag="reload_modules"):
+    """Import plans anew, see ReloadPlans; done between two items."""
+
+    module: str = ""
+
+
+ToWorker = RunItem | CheckItem | Control | Shutdown | Ping | ReloadModules
 
 
 class WorkerReady(Message, frozen=True, kw_only=True, tag="worker_ready"):
@@ -130,6 +138,27 @@ class Pong(Message, frozen=True, kw_only=True, tag="pong"):
     number: int
 
 
+class ModulesReloaded(Message, frozen=True, kw_only=True, tag="modules_reloaded"):
+    """The answer to ReloadModules."""
+
+    plans: list[PlanInfo] = []
+    """All that are offered now."""
+    changed: list[str] = []
+    """Names of plans that are made of other code now."""
+    problems: list[str] = []
+    failure: Failure | None = None
+    """There is no such module; nothing was done."""
+
+
 FromWorker = (
-    WorkerReady | Pong | RunState | RunStarted | RunStopped | ItemWaits | WorkerProgress | WorkerItemDone | CheckResult
+    WorkerReady
+    | ModulesReloaded
+    | Pong
+    | RunState
+    | RunStarted
+    | RunStopped
+    | ItemWaits
+    | WorkerProgress
+    | WorkerItemDone
+    | CheckResult
 )

@@ -2,7 +2,9 @@
 
 A type is a dict with a `kind`:
 
-    {"kind": "device", "protocols": ["Movable"]}   name of a device that has all these protocols (bluesky.protocols)
+    {"kind": "device", "protocols": ["Movable"]}   name of a device that has all these protocols (bluesky.protocols);
+                                                   with "labels": [TEXT, …] one of these labels, too; with
+                                                   "names": [TEXT, …] one of these devices
     {"kind": "number"} {"kind": "integer"}         integers are numbers; booleans are neither
     {"kind": "text"} {"kind": "boolean"} {"kind": "nothing"}      nothing: null
     {"kind": "choice", "values": ["a", "b"]}       one of these
@@ -16,7 +18,7 @@ A type is a dict with a `kind`:
                                                    "devices" is false
 
 Any type may also have "name" (in a group), "units" ("mm"), "text" (a sentence), and a number "min", "max" (allowed
-themselves), "above", "below" (not allowed themselves).
+themselves), "above", "below" (not allowed themselves), "step" (of a spin box; not checked).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,7 +28,7 @@ __all__ = ["Type", "mismatch", "type_at", "write"]
 
 Type = Mapping[str, Any]
 Protocols = Callable[[str], Collection[str] | None]
-"""Gives the protocols of a device by its name; None if there is no such device."""
+"""Gives what a device is by its name: its protocols, and `label motors` for each label; None: there is none."""
 
 
 def type_at(accepts: Type | None, index: int, count: int) -> Type | None:
@@ -49,7 +51,10 @@ def write(accepts: Type | None) -> str:
     match accepts["kind"]:
         case "device":
             protocols = accepts.get("protocols", [])
-            return "a device" + (f" that is {' and '.join(protocols)}" if protocols else "")
+            if accepts.get("names"):
+                return f"a device among {', '.join(accepts['names'])}"
+            labels = f" labelled {' or '.join(accepts['labels'])}" if accepts.get("labels") else ""
+            return "a device" + labels + (f" that is {' and '.join(protocols)}" if protocols else "")
         case "number" | "integer":
             return f"{'a number' if accepts['kind'] == 'number' else 'a whole number'}{_range(accepts)}"
         case "text" | "boolean" | "callable" | "mapping":
@@ -90,7 +95,12 @@ def _device(value: Any, accepts: Type, protocols: Protocols) -> str | None:
     if has is None:
         return f"there is no device {value!r}"
     missing = [each for each in accepts.get("protocols", []) if each not in has]
-    return f"device {value!r} is not {' and '.join(missing)}" if missing else None
+    if missing:
+        return f"device {value!r} is not {' and '.join(missing)}"
+    labels, names = accepts.get("labels", []), accepts.get("names", [])
+    if labels and not any(f"label {each}" in has for each in labels):
+        return f"device {value!r} is not labelled {' or '.join(labels)}"
+    return f"device {value!r} is none of {', '.join(names)}" if names and value not in names else None
 
 
 def _number(value: Any, accepts: Type, protocols: Protocols) -> str | None:

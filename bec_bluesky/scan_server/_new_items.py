@@ -15,13 +15,11 @@ from bec_bluesky.scan_server._instructions import check_instruction
 from bec_bluesky.scan_server._item_devices import all_devices
 from bec_bluesky.scan_server._plans import PlanBook
 from bec_bluesky.scan_server._pool import UNCHECKED, WorkerPool
-from bec_bluesky.scan_server._requests import CheckFailed
+from bec_bluesky.scan_server._requests import CheckFailed, time_left
 from bec_bluesky.scan_server._validation import validate
 
 __all__ = ["NewItems"]
 
-_ANSWER_TIME = 0.5
-"""Seconds before a request's deadline by which its answer should leave."""
 _MOST_BYTES = 4 * 2**20
 """Of one item; larger things go by reference."""
 _MOST_ITEMS = 10_000
@@ -68,8 +66,7 @@ class NewItems:
         return item
 
     async def _check_call(self, asked: AddItem, deadline: float) -> None:
-        time_left = deadline - _ANSWER_TIME - time.time()
-        if not await self._plans.known(max(0.1, time_left)):
+        if not await self._plans.known(time_left(deadline)):
             raise RefusedError(
                 f"No plans are known yet ({self._pool.last_words}): ask again when the worker is ready", "no_plans"
             )
@@ -79,7 +76,7 @@ class NewItems:
         """Have a worker iterate the plan; raises CheckFailed."""
         if item.kind == "instruction":
             return item, []
-        found = await self._pool.check(item, longest=max(0.1, deadline - _ANSWER_TIME - time.time()))
+        found = await self._pool.check(item, longest=time_left(deadline))
         if found is None:
             devices = self._devices.held_with(all_devices(item, (), self._devices))
             properties = item.properties | {UNCHECKED: True} | ({"devices": devices} if devices else {})

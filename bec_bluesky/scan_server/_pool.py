@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from bec_bluesky.errors import RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.queue import ItemResult, QueueItem, RunAction
 from bec_bluesky.messages.worker import (
@@ -15,6 +16,8 @@ from bec_bluesky.messages.worker import (
     CheckResult,
     Control,
     FromWorker,
+    ModulesReloaded,
+    ReloadModules,
     RunItem,
     RunState,
     WorkerItemDone,
@@ -62,6 +65,8 @@ class _Worker:
         self.device_client = ""
         self.job: Job | None = None
         self.checks: dict[str, asyncio.Future[CheckResult]] = {}
+        self.reloads: list[asyncio.Future[ModulesReloaded]] = []
+        """Of plans, in the order in which they were asked for."""
 
     @property
     def is_free(self) -> bool:
@@ -227,6 +232,9 @@ class WorkerPool:
         for future in worker.checks.values():
             future.cancel()
         worker.checks.clear()
+        for future in worker.reloads:
+            future.cancel()
+        worker.reloads.clear()
         self.last_words = why
         self._refresh_free()
         self._all_ended.set()
@@ -348,6 +356,53 @@ class WorkerPool:
         if check_id in worker.checks:
             worker.process.kill(f"the check of {plan} took more than {self._patience.check:g} s")
 
+    # ── plans ──
+
+    async def reload(self, module: str, *, longest: float) -> ModulesReloaded:
+        """Have the workers import plans anew: a free one first, then, if it survives, all others.
+
+        Raises RefusedError if none is free, or that one does not answer within `longest` seconds: it is ended then, and
+        the others keep what they have. Those that run an item follow when that has ended.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + longest
+        first = await self._free_until(deadline)
+        found = self._ask_to_reload(first, module)
+        await asyncio.wait([found], timeout=deadline - loop.time())
+        if not found.done():
+            first.process.kill("it did not finish importing plans")
+        if not found.done() or found.cancelled():
+            raise RefusedError(
+                f"Importing {module or 'the plans'} took too long or ended a worker; the others keep what they have",
+                "import",
+            )
+        answer = found.result()
+        if answer.failure is None:
+            others = [each for each in self._workers() if each is not first]
+            asked = [(each, self._ask_to_reload(each, module)) for each in others]
+            free = [future for each, future in asked if each.is_free]
+            if free:
+                await asyncio.wait(free, timeout=max(0.0, deadline - loop.time()))
+        return answer
+
+    async def _free_until(self, deadline: float) -> _Worker:
+        try:
+            async with asyncio.timeout_at(deadline):
+                while (free := next((each for each in reversed(self._workers()) if each.is_free), None)) is None:
+                    self._someone_is_free.clear()
+                    await self._someone_is_free.wait()
+        except TimeoutError:
+            raise RefusedError(
+                "No worker is free to import plans: ask again when an item has ended", "no_worker"
+            ) from None
+        return free
+
+    def _ask_to_reload(self, worker: _Worker, module: str) -> asyncio.Future[ModulesReloaded]:
+        future: asyncio.Future[ModulesReloaded] = asyncio.get_running_loop().create_future()
+        worker.reloads.append(future)
+        worker.process.send(ReloadModules(module=module))
+        return future
+
     def _refresh_free(self) -> None:
         if any(worker.is_free and not worker.checks for worker in self._workers()):
             self._someone_is_free.set()
@@ -366,6 +421,10 @@ class WorkerPool:
                 if future is not None and not future.done():
                     future.set_result(message)
                 self._refresh_free()
+            case ModulesReloaded():
+                future = worker.reloads.pop(0) if worker.reloads else None
+                if future is not None and not future.done():
+                    future.set_result(message)
             case WorkerItemDone():
                 if worker.job is not None and worker.job.item.item_id == message.item_id:
                     self._done(worker, message.result)

@@ -28,7 +28,7 @@ from bec_bluesky.messages.queue import (
 )
 from bec_bluesky.scan_server._store import QueueStore
 
-__all__ = ["LOOKING", "CheckFailed", "RequestReader"]
+__all__ = ["LOOKING", "CheckFailed", "RequestReader", "time_left"]
 
 _log = logger(__name__)
 LOOKING = (GetStatus, GetQueue, GetHistory, GetTasks, GetLock, GetRules)
@@ -42,9 +42,16 @@ _NOTE_PERIOD = 1.0
 _LONGEST_LINE = 1000
 """Letters of a refusal."""
 _BLOCK = 1.0
+_ANSWER_TIME = 0.5
+"""Seconds before a request's deadline by which its answer should leave."""
 Handle = Callable[[Request], Awaitable[Any]]
 Alarm = Callable[[str], Awaitable[None]]
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+def time_left(deadline: float) -> float:
+    """Give the seconds for which a request may be worked on, so that its answer arrives in time."""
+    return max(0.1, deadline - _ANSWER_TIME - time.time())
 
 
 class CheckFailed(RefusedError):

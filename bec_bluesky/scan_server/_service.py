@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from bec_bluesky.channels import INSTRUCTIONS, SERVICES
 from bec_bluesky.errors import BusError, FencedError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.around_queue import GetLock, GetRules, LockAll, SetEnvironment, SetRules, Unlock
+from bec_bluesky.messages.around_queue import GetLock, GetRules, LockAll, ReloadPlans, SetEnvironment, SetRules, Unlock
 from bec_bluesky.messages.devices import Instruction, Op
-from bec_bluesky.messages.queue import ItemResult, QueueItem
+from bec_bluesky.messages.queue import ItemResult, PlanInfo, QueueItem
 from bec_bluesky.messages.worker import WorkerReady
 from bec_bluesky.plugins import read_profile
 from bec_bluesky.scan_server._actions import Actions
@@ -24,6 +24,7 @@ from bec_bluesky.scan_server._lost_runs import close_runs_of
 from bec_bluesky.scan_server._new_items import NewItems
 from bec_bluesky.scan_server._ownership import Ownership, TakeOver
 from bec_bluesky.scan_server._permissions import Permissions
+from bec_bluesky.scan_server._plan_reload import PlanReload
 from bec_bluesky.scan_server._plans import PlanBook
 from bec_bluesky.scan_server._pool import Patience, WorkerPool
 from bec_bluesky.scan_server._queue_events import Ended, StopAsked, WorkerLost
@@ -138,6 +139,7 @@ class ScanServer(Service):
                 GetLock: locks.get,
                 SetRules: permissions.set,
                 GetRules: permissions.get,
+                ReloadPlans: PlanReload(self.pool, self.plans, keeper, self._offer).reload,
             },
         )
         self._requests = RequestReader(
@@ -177,10 +179,13 @@ class ScanServer(Service):
         for problem in ready.problems:
             self.spawn(self.alarm(problem), "alarm")
         self.note = ""
-        if self.plans.take(ready.plans):
+        self._offer(ready.plans)
+        self.workers_free()
+
+    def _offer(self, plans: list[PlanInfo]) -> None:
+        if self.plans.take(plans):
             self.around.plans_revision += 1
             self.spawn(self._save_plans(), "plans")
-        self.workers_free()
 
     def workers_free(self) -> None:
         """Have the queues go on that waited for a worker."""

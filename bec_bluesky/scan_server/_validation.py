@@ -114,7 +114,8 @@ class _Judge:
 
         def protocols(name: str) -> list[str] | None:
             asked.append(name)
-            return self._devices[name].protocols if name in self._devices else None
+            info = self._devices.get(name)
+            return None if info is None else [*info.protocols, *(f"label {label}" for label in info.labels)]
 
         why = mismatch(value, accepts, protocols)
         texts = _texts(value) if (accepts or {}).get("devices", True) else ()

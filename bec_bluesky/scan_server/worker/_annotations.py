@@ -31,6 +31,8 @@ _ANY: dict[str, Any] = {"kind": "any"}
 _LISTS = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection, list, tuple, set, frozenset)
 _BOUNDS = {"ge": "min", "le": "max", "gt": "above", "lt": "below"}
 """Of `annotated_types` and pydantic's `Field`."""
+_FACTS = ("units", "text", "min", "max", "step", "labels")
+"""What a dict in an `Annotated` may say; with "kind" it is the whole type."""
 _IMPLIED = {"NamedMovable": ["Movable"]}
 _DEVICES = {"Device", "OphydObject", "Signal", "EpicsMotor", "StandardDetector", "StandardReadable"}
 """Names of base classes of devices: in the worker they are remote ones, so the class can't be asked for."""
@@ -83,10 +85,14 @@ def _annotated(annotation: Any) -> dict[str, Any] | None:
         if isinstance(extra, str):
             found["text"] = extra
         elif isinstance(extra, dict):
-            found |= {key: value for key, value in extra.items() if key in ("units", "text", "min", "max")}
+            found |= {key: value for key, value in extra.items() if key in _FACTS or "kind" in extra}
         else:
-            bounds = {key: getattr(extra, bound, None) for bound, key in _BOUNDS.items()}
-            found |= {key: value for key, value in bounds.items() if value is not None}
+            for each in (extra, *getattr(extra, "metadata", ())):  # pydantic's Field keeps its bounds in a list
+                bounds = {key: getattr(each, bound, None) for bound, key in _BOUNDS.items()}
+                found |= {key: value for key, value in bounds.items() if value is not None}
+            text = getattr(extra, "description", None)
+            if isinstance(text, str):
+                found["text"] = text
             unit = getattr(extra, "unit", None)
             if unit is not None:
                 found["units"] = str(unit)

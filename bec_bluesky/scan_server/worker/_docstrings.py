@@ -1,4 +1,4 @@
-"""Texts of a plan and of its parameters, from a docstring in numpydoc's layout."""
+"""Texts of a plan and of its parameters, from a docstring in the layout of numpydoc, of Google, or of Sphinx."""
 
 import inspect
 import re
@@ -9,6 +9,12 @@ __all__ = ["parameter_texts", "summary", "whole"]
 
 _SECTION = re.compile(r"^(Parameters|Other Parameters)\n-{3,}\n(.*?)(?=^\S[^\n]*\n-{3,}\n|\Z)", re.M | re.S)
 _ENTRY = re.compile(r"^`{0,2}\*{0,2}(\w[\w ,*]*?)`{0,2}\s*(?::\s*(.*))?$")
+
+_GOOGLE = re.compile(
+    r"^(?:Args|Arguments|Parameters|Keyword Args|Other Parameters):[ ]*\n((?:[ \t]+\S.*\n?|[ \t]*\n)*)", re.M
+)
+_GOOGLE_ENTRY = re.compile(r"^\*{0,2}(\w+)\s*(?:\(([^)]*)\))?:\s*(.*)$")
+_SPHINX = re.compile(r"^:param\s+(?:[^:]*\s)?\*{0,2}(\w+):[ ]*(.*(?:\n[ \t]+\S.*)*)", re.M)
 
 
 def whole(function: Callable[..., Any]) -> str:
@@ -22,7 +28,30 @@ def summary(text: str) -> str:
 
 
 def parameter_texts(text: str) -> dict[str, str]:
-    """Give the text of each parameter, in one line, its written type first if it has no other text."""
+    """Give the text of each parameter, in one line; its written type if it has no other text."""
+    return _of_sphinx(text) | _of_google(text) | _of_numpy(text)
+
+
+def _of_sphinx(text: str) -> dict[str, str]:
+    return {found.group(1): " ".join(found.group(2).split()) for found in _SPHINX.finditer(text)}
+
+
+def _of_google(text: str) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for section in _GOOGLE.finditer(text):
+        name = ""
+        lines = inspect.cleandoc("\n" + section.group(1)).splitlines()
+        for line in lines:
+            entry = _GOOGLE_ENTRY.match(line)
+            if entry is not None:
+                name = entry.group(1)
+                texts[name] = entry.group(3) or (entry.group(2) or "").strip()
+            elif name and line.startswith((" ", "\t")):
+                texts[name] = f"{texts[name]} {line.strip()}".strip()
+    return texts
+
+
+def _of_numpy(text: str) -> dict[str, str]:
     texts: dict[str, str] = {}
     for section in _SECTION.finditer(text):
         names: list[str] = []

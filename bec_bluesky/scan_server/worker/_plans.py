@@ -1,35 +1,32 @@
-"""The plans that may be asked for, and their descriptions as data."""
+"""The plans that may be asked for: found, described, and imported anew while everything runs."""
 
 import inspect
-import typing
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import bluesky.plan_stubs
 import bluesky.plans
-import bluesky.protocols
 
 from bec_bluesky import plugins
-from bec_bluesky.errors import UnknownPlanError
+from bec_bluesky.errors import RefusedError, UnknownPlanError, choices
+from bec_bluesky.fresh_modules import FreshModules
 from bec_bluesky.log import logger
-from bec_bluesky.messages.queue import Parameter, PlanInfo
-from bec_bluesky.scan_server.worker._annotations import accepts_of, as_written
-from bec_bluesky.scan_server.worker._docstrings import parameter_texts, summary, whole
-from bec_bluesky.scan_server.worker._groups import group_of
+from bec_bluesky.messages.queue import PlanInfo
+from bec_bluesky.scan_server.worker._describe import describe
+from bec_bluesky.scan_server.worker._startup import StartupFiles
 from bec_bluesky.settings import Settings
 
-__all__ = ["OfferedPlan", "PlanRegistry", "describe"]
+__all__ = ["OfferedPlan", "PlanRegistry"]
 
 _log = logger(__name__)
 _STUBS = ("mv", "mvr", "sleep")
 """Of `bluesky.plan_stubs`: what people do between plans."""
 _INTERNAL = frozenset({"ramp_plan", "inner_product_scan", "outer_product_scan", "relative_inner_product_scan"})
 """Of `bluesky.plans`: what takes a plan as argument, and what is deprecated."""
-_CALLBACKS = frozenset({"per_step", "per_shot"})
-_OR_NOTHING = {"kind": "nothing"}
-_LONGEST_DEFAULT = 200
+_STARTUP = "startup"
 
 
 @dataclass(frozen=True)
@@ -47,10 +44,14 @@ class OfferedPlan:
 class PlanRegistry(Mapping[str, OfferedPlan]):
     """Plans by name: those of bluesky, over them those of libraries, of `plans/`, and of `startup/`.
 
-    What can't be imported or described is a problem, told in one sentence, and costs nothing else.
+    What can't be imported or described is a problem, told in one sentence, and costs nothing else. Looking plans up is
+    safe while another thread loads them anew: it sees those of before, or those of after.
     """
 
     def __init__(self) -> None:
+        self._modules: dict[str, ModuleType] = {}
+        """In the order in which later ones hide earlier ones."""
+        self._startup: StartupFiles | None = None
         self._plans: dict[str, OfferedPlan] = {}
         self.problems: list[str] = []
 
@@ -69,57 +70,125 @@ class PlanRegistry(Mapping[str, OfferedPlan]):
     def __contains__(self, name: object) -> bool:
         return name in self._plans
 
-    def load(self, settings: Settings, namespace: dict[str, Any]) -> None:
-        """Find all plans; `startup/*.py` are executed in `namespace`."""
-        self._add_bluesky()
-        plugins.mount(settings)
-        modules, problems = plugins.import_all("plans")
-        self.problems += map(str, problems)
-        in_place = [module for module in modules if module.__name__.startswith("plans.")]
-        for module in [each for each in modules if each not in in_place] + in_place:
-            self._add_module(module)
-        self._run_startup(settings, namespace)
-
-    def _add_bluesky(self) -> None:
-        for name, function in vars(bluesky.plans).items():
-            is_its_own = _is_plan_of(function, bluesky.plans.__name__) and function.__name__ == name
-            if is_its_own and name not in _INTERNAL and not name.startswith("_"):
-                self._add(name, function)
-        for name in _STUBS:
-            self._add(name, getattr(bluesky.plan_stubs, name))
-
-    def _add_module(self, module: ModuleType) -> None:
-        listed = getattr(module, "__all__", None)
-        for name in vars(module) if listed is None else listed:
-            function = getattr(module, name, None)
-            if listed is None and not _is_plan_of(function, module.__name__):
-                continue
-            if function is not None and not name.startswith("_") and _is_plan(function):
-                self._add(name, function)
-
-    def _run_startup(self, settings: Settings, namespace: dict[str, Any]) -> None:
-        namespace["__name__"] = "startup"
-        for path in sorted((plugins.collection(settings) / "startup").glob("*.py")):
-            namespace["__file__"] = str(path)
-            try:
-                exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), namespace)
-            except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
-                _log.warning("%s failed", path, exc_info=True)
-                self.problems.append(f"{path} failed: {type(error).__name__}: {error}")
-        for name, function in list(namespace.items()):
-            if not name.startswith("_") and _is_plan(function) and _globals(function) is namespace:
-                self._add(name, function)
-
-    def _add(self, name: str, function: Callable[..., Any]) -> None:
-        try:
-            self._plans[name] = OfferedPlan(function, describe(name, function))
-        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
-            _log.warning("plan %s cannot be described", name, exc_info=True)
-            self.problems.append(f"plan {name} cannot be described: {type(error).__name__}: {error}")
-
     @property
     def infos(self) -> list[PlanInfo]:
         return [plan.info for _, plan in sorted(self._plans.items())]
+
+    def load(self, settings: Settings, namespace: dict[str, Any]) -> None:
+        """Find all plans; `startup/*.py` are executed in `namespace`."""
+        plugins.mount(settings)
+        modules, problems = plugins.import_all("plans")
+        in_place = [module for module in modules if module.__name__.startswith("plans.")]
+        libraries = [module for module in modules if module not in in_place]
+        self._modules = {module.__name__: module for module in libraries + in_place}
+        self._startup = StartupFiles(plugins.collection(settings) / "startup", namespace)
+        self.problems = [*map(str, problems), *self._startup.execute_all()]
+        self._gather()
+
+    def reload(self, name: str = "") -> list[str]:
+        """Import a module of plans and those that use it anew, or execute a start-up file again; empty: all of both.
+
+        Of the start-up files, all are those that changed. What fails stays as it was; gives the names of plans that
+        are made of other code now. `problems` are those of this call. Raises RefusedError if there is no such module.
+        """
+        assert self._startup is not None
+        before = {plan: _fingerprint(offered.function) for plan, offered in self._plans.items()}
+        self.problems = []
+        files = [self._startup.find(name)] if name else self._startup.changed
+        for file in filter(None, files):
+            try:
+                self._startup.execute(file)
+            except RefusedError as error:
+                self.problems.append(f"{error}; the version before it stays")
+        if not name or files == [None]:
+            self._import_anew(self._modules_meant_by(name))
+        self._gather()
+        return sorted(
+            plan
+            for plan, offered in self._plans.items()
+            if plan in before and before[plan] != _fingerprint(offered.function)
+        )
+
+    def _modules_meant_by(self, name: str) -> list[str]:
+        in_place = plugins.names("plans", private=True)
+        if not name:
+            return in_place
+        known = list(dict.fromkeys([*in_place, *self._modules]))
+        wanted = name if name in known else f"plans.{name}"
+        if wanted not in known:
+            files = self._startup.names if self._startup is not None else []
+            raise RefusedError(f"No module of plans {name!r}: {choices(name, [*known, *files])}", "unknown_module")
+        return [wanted, *plugins.users_of(wanted, [*in_place, *self._modules])]
+
+    def _import_anew(self, names: Iterable[str]) -> None:
+        """Import modules anew, together; one that fails is left out, and told."""
+        wanted = list(dict.fromkeys(names))
+        while wanted:
+            fresh = FreshModules(wanted)
+            try:
+                fresh.load()
+            except RefusedError as error:
+                text = str(error).removesuffix("; nothing was changed")
+                _log.warning("%s", text, exc_info=True)
+                kept = "the version before it stays" if fresh.culprit in self._modules else "it offers no plans"
+                self.problems.append(f"{text}; {kept}")
+                wanted.remove(fresh.culprit)
+            else:
+                break
+        imported = {name: sys.modules[name] for name in wanted if name in self._modules or _is_public(name)}
+        there = set(plugins.names("plans"))
+        kept = {name: each for name, each in self._modules.items() if name in there or not name.startswith("plans.")}
+        self._modules = kept | imported
+
+    # ── what is offered ──
+
+    def _gather(self) -> None:
+        """Collect the plans of all sources, then put them in the place of those of before, at once."""
+        found = dict(_of_bluesky())
+        for module in self._modules.values():
+            found |= dict(_of_module(module))
+        namespace = self._startup.namespace if self._startup is not None else {}
+        for name, function in list(namespace.items()):
+            if not name.startswith("_") and _is_plan(function) and _globals(function) is namespace:
+                found[name] = function
+        before, plans = self._plans, dict[str, OfferedPlan]()
+        for name, function in found.items():
+            if name in before and before[name].function is function:
+                plans[name] = before[name]
+            elif (offered := self._described(name, function)) is not None:
+                plans[name] = offered
+        self._plans = plans
+
+    def _described(self, name: str, function: Callable[..., Any]) -> OfferedPlan | None:
+        try:
+            return OfferedPlan(function, describe(name, function))
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            _log.warning("plan %s cannot be described", name, exc_info=True)
+            self.problems.append(f"plan {name} cannot be described: {type(error).__name__}: {error}")
+            return None
+
+
+def _of_bluesky() -> Iterator[tuple[str, Callable[..., Any]]]:
+    for name, function in vars(bluesky.plans).items():
+        is_its_own = _is_plan_of(function, bluesky.plans.__name__) and function.__name__ == name
+        if is_its_own and name not in _INTERNAL and not name.startswith("_"):
+            yield name, function
+    for name in _STUBS:
+        yield name, getattr(bluesky.plan_stubs, name)
+
+
+def _of_module(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
+    listed = getattr(module, "__all__", None)
+    for name in vars(module) if listed is None else listed:
+        function = getattr(module, name, None)
+        if listed is None and not _is_plan_of(function, module.__name__):
+            continue
+        if function is not None and not name.startswith("_") and _is_plan(function):
+            yield name, function
+
+
+def _is_public(name: str) -> bool:
+    return not name.rpartition(".")[2].startswith("_")
 
 
 def _is_plan(value: Any) -> bool:
@@ -134,59 +203,13 @@ def _globals(function: Callable[..., Any]) -> Any:
     return getattr(inspect.unwrap(function), "__globals__", None)
 
 
-# ── description ───────────────────────────────────────────────────────────────────────────────────
-
-
-def describe(name: str, function: Callable[..., Any]) -> PlanInfo:
-    """Describe a plan from its signature and its docstring."""
-    text = whole(function)
-    texts = parameter_texts(text)
-    hints = _hints(function)
-    parameters = [
-        _parameter(name, each, hints.get(each.name, each.annotation), texts.get(each.name, ""))
-        for each in inspect.signature(function).parameters.values()
-    ]
-    return PlanInfo(
-        name=name, module=inspect.unwrap(function).__module__, summary=summary(text), text=text, parameters=parameters
-    )
-
-
-def _parameter(plan: str, given: inspect.Parameter, annotation: Any, text: str) -> Parameter:
-    accepts = accepts_of(annotation)
-    if given.kind is inspect.Parameter.VAR_POSITIONAL:
-        accepts = group_of(plan, text) or accepts
-    elif given.name in _CALLBACKS:
-        accepts = {"kind": "any_of", "of": [{"kind": "callable"}, _OR_NOTHING]}
-    elif given.name == "md" and accepts is None:
-        accepts = {"kind": "any_of", "of": [{"kind": "mapping"}, _OR_NOTHING]}
-    if accepts is not None and given.default is None and accepts["kind"] not in ("any", "any_of", "nothing"):
-        accepts = {"kind": "any_of", "of": [accepts, _OR_NOTHING]}  # `motor: Movable = None`
-    has_default = given.default is not inspect.Parameter.empty
-    return Parameter(
-        name=given.name,
-        kind=given.kind.name.lower(),  # pyright: ignore[reportArgumentType]  # the names are the literals
-        annotation=as_written(annotation),
-        accepts=accepts,
-        has_default=has_default,
-        default=repr(given.default)[:_LONGEST_DEFAULT] if has_default else "",
-        text=text or str((accepts or {}).get("text", "")),
-    )
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Evaluate annotations; one that can't be is looked up among bluesky's protocols, else stays as it is written."""
+def _fingerprint(function: Callable[..., Any]) -> Any:
+    """Give what a function does and how it is called, as a value to compare; where it stands does not count."""
     plain = inspect.unwrap(function)
-    try:
-        return typing.get_type_hints(plain, include_extras=True)
-    except Exception:  # noqa: BLE001  # names that only a type checker imports
-        known = vars(typing) | vars(bluesky.protocols) | getattr(plain, "__globals__", {})
-        return {name: _evaluated(each, known) for name, each in getattr(plain, "__annotations__", {}).items()}
+    code = getattr(plain, "__code__", None)
+    return repr(inspect.signature(function)), getattr(plain, "__doc__", ""), code and _instructions(code)
 
 
-def _evaluated(annotation: Any, known: dict[str, Any]) -> Any:
-    if not isinstance(annotation, str):
-        return annotation
-    try:
-        return eval(annotation, known)
-    except Exception:  # noqa: BLE001  # a name that nobody knows
-        return annotation
+def _instructions(code: CodeType) -> Any:
+    constants = [_instructions(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return code.co_code, code.co_names, tuple(constants)

@@ -8,23 +8,27 @@ import queue
 import socket
 from typing import Any
 
+import msgspec
 from bluesky.preprocessors import SupplementalData
 
 from bec_bluesky import embedded, plugins
 from bec_bluesky.accelerations import accelerate, chosen
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import READBACKS
-from bec_bluesky.errors import BusError
+from bec_bluesky.errors import BusError, RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import encode
+from bec_bluesky.messages.failures import tell
 from bec_bluesky.messages.queue import ItemResult, RunAction
 from bec_bluesky.messages.worker import (
     CheckItem,
     CheckResult,
     Control,
     ItemWaits,
+    ModulesReloaded,
     Ping,
     Pong,
+    ReloadModules,
     RunItem,
     RunStarted,
     RunState,
@@ -72,7 +76,7 @@ class Worker:
     def __init__(self, settings: Settings, connection: socket.socket) -> None:
         self._settings = settings
         self._connection = connection
-        self._jobs: queue.SimpleQueue[RunItem | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[RunItem | ReloadModules | None] = queue.SimpleQueue()
         self._control = ControlThread()
         self._plans = PlanRegistry()
         self._progress = ProgressMeter()
@@ -120,12 +124,22 @@ class Worker:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
+            if isinstance(job, ReloadModules):
+                self._sender.send(self._reload_plans(job.module))
+                continue
             running = self._item
             assert running is not None
             result = self._run_item(running, job.token)
             self._item = None  # first: the next item may come as soon as this one is told
             self._sender.send(WorkerItemDone(item_id=job.item.item_id, result=result, value=_crossing(running.value)))
             running.told.set_result(None)
+
+    def _reload_plans(self, module: str) -> ModulesReloaded:
+        try:
+            changed = self._plans.reload(module)
+        except RefusedError as error:
+            return ModulesReloaded(failure=msgspec.structs.replace(tell(error), traceback=""))
+        return ModulesReloaded(plans=self._plans.infos, changed=changed, problems=self._plans.problems)
 
     def _run_item(self, running: RunningItem, token: int) -> ItemResult:
         item = running.item
@@ -227,6 +241,8 @@ class Worker:
                         self._sender.send(Pong(number=message.number))
                     case RunItem():
                         self._accept(message)
+                    case ReloadModules():
+                        self._jobs.put(message)
                     case Control():
                         if self._item is not None:  # the one that is meant: another may begin before the task does
                             action = self._act(self._item, message.action, message.reason)

@@ -17,7 +17,8 @@ from bec_bluesky.messages.queue import PlanInfo, QueueItem
 from bec_bluesky.scan_server._accepts import mismatch, type_at
 from bec_bluesky.scan_server.worker._annotations import accepts_of
 from bec_bluesky.scan_server.worker._arguments import bind
-from bec_bluesky.scan_server.worker._plans import OfferedPlan, PlanRegistry, describe
+from bec_bluesky.scan_server.worker._describe import describe
+from bec_bluesky.scan_server.worker._plans import OfferedPlan, PlanRegistry
 from bec_bluesky.settings import Settings
 from tests.scan_server.worker.worker_bench import make_profile
 
