@@ -250,8 +250,14 @@ class Actions:
         if asked.all_queues:
             for name in self._keeper.states:  # what waits for devices must not begin when the abort sets them free
                 self._keeper.post(name, StopAsked())
+        refusals: list[RefusedError] = []
         for queue in queues:
-            await self._control_one(asked, request, queue)
+            try:
+                await self._control_one(asked, request, queue)
+            except RefusedError as refused:  # what ended meanwhile in one queue is no reason to let others go on
+                refusals.append(refused)
+        if len(refusals) == len(queues):
+            raise refusals[0]
         return self._announcer.status(queues[0])
 
     def _queues_meant(self, asked: ControlRun, request: Request) -> list[str]:

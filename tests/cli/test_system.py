@@ -187,6 +187,10 @@ def test_two_queues_work_side_by_side_from_the_command_line(system: System) -> N
     facts = system.status()
     assert facts["holders"]["det"]["text"].startswith("scan ")
     assert facts["queues"]["align"]["waits_for"].startswith("det is held by count")
+    key = (system.data / "api.key").read_text().strip()
+    told = httpx.get(f"{facts['services']['api']['facts']['url']}/api/v1/status", params={"api_key": key}).json()
+    assert told["holders"]["det"]["item_id"] == told["scan_server"]["running"]["item_id"]
+    assert told["queues"]["align"]["waits_for"] == facts["queues"]["align"]["waits_for"]
     blocked.send_signal(signal.SIGINT)
     assert blocked.stdin is not None
     blocked.stdin.write("cancel\n")

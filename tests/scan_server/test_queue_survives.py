@@ -12,11 +12,13 @@ import pytest
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.errors import BusError, NoReplyError, RefusedError
-from bec_bluesky.messages.queue import AddItem, ItemAccepted, ReleaseItem, RemoveItem, StartQueue
+from bec_bluesky.messages.queue import AddItem, GetQueue, ItemAccepted, Queue, ReleaseItem, RemoveItem, StartQueue
 from bec_bluesky.scan_server import ScanServer
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.settings import Settings
 from tests.scan_server.scan_server_harness import IMPATIENT, SCRIPTED, Client, process, serving
+
+QUEUES = ("", "align")
 
 
 def child_of(pid: int) -> int | None:
@@ -34,20 +36,23 @@ async def submit(client: Client, asked: list[str], accepted: list[str]) -> None:
         title = f"t{number}"
         asked.append(title)
         with contextlib.suppress(NoReplyError, RefusedError):
-            await client.ask(AddItem(plan="brief", title=title), timeout=1.0)
+            item = AddItem(plan="brief", title=title, kwargs={"note": ("x", "y", "both")[number % 3]})
+            await client.ask(item, timeout=1.0, queue=QUEUES[number % 2])
             accepted.append(title)
         await asyncio.sleep(0.005)
 
 
 async def keep_going(client: Client, removed: list[str]) -> None:
-    """Start the queue whenever it has stopped; take out what is held."""
+    """Start the queues whenever they have stopped; take out what is held."""
     while True:
-        with contextlib.suppress(NoReplyError, RefusedError):
-            await client.ask(StartQueue(), timeout=1.0)
-        with contextlib.suppress(NoReplyError, RefusedError):
-            for item in (await client.queue(1.0)).waiting:
-                if item.state == "held":
-                    removed.append((await client.ask(RemoveItem(item_id=item.item_id), timeout=1.0)).title)
+        for queue in QUEUES:
+            with contextlib.suppress(NoReplyError, RefusedError):
+                await client.ask(StartQueue(), timeout=1.0, queue=queue)
+            with contextlib.suppress(NoReplyError, RefusedError):
+                found: Queue = await client.ask(GetQueue(), timeout=1.0, queue=queue)
+                for item in found.waiting:
+                    if item.state == "held":
+                        removed.append((await client.ask(RemoveItem(item_id=item.item_id), timeout=1.0)).title)
         await asyncio.sleep(0.02)
 
 
@@ -71,7 +76,7 @@ async def test_random_kills_lose_no_item_and_run_none_twice(
     rounds = 0
     while rounds < 4 or len(accepted) <= 50:  # more of them where the machine is busy
         rounds += 1
-        async with process(settings) as scan_server:
+        async with process(settings, queues=("align",)) as scan_server:
             for _ in range(chance.randrange(3)):
                 await asyncio.sleep(chance.uniform(0.3, 0.8))
                 victim = child_of(scan_server.pid)
@@ -83,10 +88,10 @@ async def test_random_kills_lose_no_item_and_run_none_twice(
         person.cancel()
     await asyncio.gather(*people, return_exceptions=True)
     store = QueueStore(bus, 0)
-    loaded = await store.load()
-    places = Counter(item.title for item in loaded.states[""].waiting)
-    if loaded.states[""].running is not None:
-        places[loaded.states[""].running.title] += 1
+    loaded = await store.load(["align"])
+    places: Counter[str] = Counter()
+    for state in loaded.states.values():
+        places.update(item.title for item in (*state.waiting, state.running) if item is not None)
     before = None
     while True:
         page = await store.history(1000, before)
