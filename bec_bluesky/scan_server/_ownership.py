@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Final, Literal
 
@@ -28,6 +29,8 @@ at_once: take over; the other one stops itself and what it ran is held
 """
 _LOOKS: Final = 0.2
 """Seconds between two looks at a lease."""
+_ABSENCE: Final = 2.5
+"""Seconds for which a lease must be gone until a standby takes over: Redis may have been away, and the owner is not."""
 
 _TAKE = """
 local lease, epoch = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])
@@ -63,13 +66,17 @@ class Ownership:
     async def take(self, how: TakeOver) -> int:
         """Become the owner and give the token; raises FencedError if another one lives and is not to be replaced."""
         first: Lease | None = None
+        seen = time.monotonic()
         while True:
             lease: Lease | None = await self._bus.get(LEASE)
-            if how == "at_once" or lease is None or _is_dead(lease):
+            if lease is not None:
+                seen = time.monotonic()
+            is_gone = lease is None and (how != "when_free" or time.monotonic() - seen > _ABSENCE)
+            if how == "at_once" or is_gone or (lease is not None and _is_dead(lease)):
                 if await self._try(lease, force=how == "at_once"):
                     return self.token
                 continue
-            if first is None or first.token != lease.token:
+            if lease is None or first is None or first.token != lease.token:
                 first = lease
             elif lease.renewed != first.renewed and how == "if_free":
                 raise FencedError(

@@ -94,6 +94,19 @@ async def test_a_standby_takes_over_at_once_when_the_owner_is_killed_or_stops(
             assert len((await client.queue()).waiting) == 1
 
 
+async def test_a_standby_leaves_an_owner_alone_whose_lease_redis_forgot(bus: Bus) -> None:
+    owner, standby = Ownership(bus), Ownership(bus)
+    await owner.take("if_free")
+    waiting = asyncio.create_task(standby.take("when_free"))
+    for _ in range(3):
+        await bus.delete(LEASE)
+        done, _pending = await asyncio.wait([waiting], timeout=0.6)
+        assert not done
+        await owner.renew()
+    await owner.release()
+    assert await waiting == owner.token + 1
+
+
 async def test_an_owner_that_stops_in_order_leaves_the_queues_to_the_next(settings: Settings, bus: Bus) -> None:
     async with serving(ScanServer(settings, worker_command=SCRIPTED, has_spare=False)):
 
