@@ -7,6 +7,7 @@ never stops a service.
 
 import importlib
 import importlib.util
+import json
 import pkgutil
 import re
 import sys
@@ -40,6 +41,11 @@ __all__ = [
     "users_of",
 ]
 
+_SETTINGS = frozenset(
+    {"title", "hosted", "environment", "companions", "metadata", "metadata_schema", "device_servers", "queues"}
+    | {"queueserver"}
+)
+"""What `profile.toml` may have."""
 KINDS = ("plans", "devices", "callbacks", "writers")
 _QUEUE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _log = logger(__name__)
@@ -88,6 +94,8 @@ class Profile:
     """Device servers that `up` starts on this machine; None: all that the device file names."""
     queues: tuple[str, ...] = ()
     """Names of queues beside the main one."""
+    metadata_schema: dict[str, Any] = field(default_factory=dict[str, Any])
+    """JSON schema of what people say of their runs; empty: anything."""
     environment_is_open: bool = False
     """Whether what clients of bluesky-queueserver call the environment is open from the start."""
 
@@ -128,9 +136,8 @@ def read_profile(settings: Settings) -> Profile:
         ) from None
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from None
-    known = {"title", "hosted", "environment", "companions", "metadata", "device_servers", "queues", "queueserver"}
-    for key in content.keys() - known:
-        raise SettingsError(f"{path}: no setting {key!r}: {choices(key, known)}")
+    for key in content.keys() - _SETTINGS:
+        raise SettingsError(f"{path}: no setting {key!r}: {choices(key, _SETTINGS)}")
     hosted = tuple(_hosted(path, number, entry) for number, entry in enumerate(content.get("hosted", []), 1))
     twice = {one.name for one in hosted if sum(one.name == other.name for other in hosted) > 1}
     if twice:
@@ -145,8 +152,33 @@ def read_profile(settings: Settings) -> Profile:
         metadata=dict(content.get("metadata", {})),
         device_servers=_device_servers(path, content.get("device_servers", {})),
         queues=_queues(path, content.get("queues", {})),
+        metadata_schema=_metadata_schema(path, content.get("metadata_schema", {})),
         environment_is_open=_queueserver(path, content.get("queueserver", {})),
     )
+
+
+def _metadata_schema(path: Path, entry: Any) -> dict[str, Any]:
+    """Read a schema that stands in the profile, or in the JSON file beside it that is named there; check it."""
+    if not entry:
+        return {}
+    from jsonschema import SchemaError, validators
+
+    where = f"{path}: [metadata_schema]"
+    if not isinstance(entry, dict):
+        raise SettingsError(f"{where} must be a table: a JSON schema, or file = a JSON file beside the profile")
+    schema: Any = dict(entry)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # TOML's
+    if "file" in schema and len(schema) == 1:
+        where = str(path.parent / str(schema["file"]))
+        try:
+            schema = json.loads(Path(where).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path}: [metadata_schema] file = {schema['file']!r}: {error}") from None
+    try:
+        validators.validator_for(schema).check_schema(schema)
+    except SchemaError as error:
+        place = ".".join(map(str, error.absolute_path))
+        raise SettingsError(f"{where} is no JSON schema: {f'{place}: ' if place else ''}{error.message}") from None
+    return schema
 
 
 def _queueserver(path: Path, entry: Any) -> bool:

@@ -53,6 +53,8 @@ def test_a_stranger_of_the_same_name_is_refused(monkeypatch: pytest.MonkeyPatch)
         ("titel = 'x'", "no setting 'titel': did you mean 'title'"),
         ("title = ", "profile.toml: "),
         ("[[hosted]]\nname = 'a'", "number 1: use is missing"),
+        ("[metadata_schema]\ntype = 'objekt'", r"\[metadata_schema\] is no JSON schema: type: 'objekt'"),
+        ("[metadata_schema]\nfile = 'gone.json'", r"\[metadata_schema\] file = 'gone.json': "),
         ("[[hosted]]\nname = 'a'\nuse = 'writers.nexus'", "must be 'module:Class'"),
         ("[[hosted]]\nname = 'a'\nuse = 'm:C'\n[[hosted]]\nname = 'a'\nuse = 'm:C'", "appears twice"),
     ],

@@ -13,6 +13,7 @@ from bec_bluesky.messages.queue import AddItem, QueueItem, Request
 from bec_bluesky.scan_server._devices import DeviceBook
 from bec_bluesky.scan_server._instructions import check_instruction
 from bec_bluesky.scan_server._item_devices import all_devices
+from bec_bluesky.scan_server._metadata import MetadataRules
 from bec_bluesky.scan_server._plans import PlanBook
 from bec_bluesky.scan_server._pool import UNCHECKED, WorkerPool
 from bec_bluesky.scan_server._requests import CheckFailed, time_left
@@ -33,7 +34,8 @@ Checked = tuple[QueueItem, list[str]]
 class NewItems:
     """Makes items, or refuses to."""
 
-    def __init__(self, plans: PlanBook, devices: DeviceBook, pool: WorkerPool) -> None:
+    def __init__(self, plans: PlanBook, devices: DeviceBook, pool: WorkerPool, metadata: MetadataRules) -> None:
+        self._metadata = metadata
         self._plans = plans
         self._devices = devices
         self._pool = pool
@@ -71,6 +73,7 @@ class NewItems:
                 f"No plans are known yet ({self._pool.last_words}): ask again when the worker is ready", "no_plans"
             )
         validate(asked, self._plans, self._devices)
+        self._metadata.check(asked, self._plans[asked.plan])
 
     async def check(self, item: QueueItem, deadline: float) -> Checked:
         """Have a worker iterate the plan; raises CheckFailed."""

@@ -21,6 +21,7 @@ from bec_bluesky.scan_server._environment import Environment
 from bec_bluesky.scan_server._keeper import QueueKeeper
 from bec_bluesky.scan_server._locks import Locks
 from bec_bluesky.scan_server._lost_runs import close_runs_of
+from bec_bluesky.scan_server._metadata import MetadataRules
 from bec_bluesky.scan_server._new_items import NewItems
 from bec_bluesky.scan_server._ownership import Ownership, TakeOver
 from bec_bluesky.scan_server._permissions import Permissions
@@ -124,13 +125,15 @@ class ScanServer(Service):
         self._announcer = announcer = Announcer(store, keeper, self.pool, self.around)
         await self._take_up(store, keeper)
         locks, permissions = await self._load_surroundings()
+        profile = read_profile(self.settings)
+        metadata = MetadataRules(profile.metadata_schema, profile.metadata)
         environment = Environment(self.pool, self.around, self.activity_changed, self.spawn)
         actions = Actions(
             keeper=keeper,
             pool=self.pool,
             store=store,
             announcer=announcer,
-            new_items=NewItems(self.plans, self.devices, self.pool),
+            new_items=NewItems(self.plans, self.devices, self.pool, metadata),
             checks=(permissions.check, locks.check),
             more={
                 SetEnvironment: environment.set,

@@ -9,7 +9,7 @@ from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.queue import AddItem, Parameter, PlanInfo
 from bec_bluesky.scan_server._accepts import Type, mismatch, type_at, write
 
-__all__ = ["Bound", "bind", "validate"]
+__all__ = ["Bound", "bind", "place_of", "validate"]
 
 _POSITIONAL = ("positional_only", "positional_or_keyword")
 _RESERVED = frozenset({"uid", "time"})
@@ -65,6 +65,30 @@ def bind(plan: PlanInfo, args: list[Any], kwargs: Mapping[str, Any]) -> Iterator
         yield Bound(var_keyword, unknown)
 
 
+def place_of(path: str, plan: PlanInfo, args: list[Any], kwargs: Mapping[str, Any]) -> str | None:
+    """Say in which argument a device, or what it is a part of, was given; None: the plan brings it along."""
+    for bound in bind(plan, args, kwargs):
+        for place, value, _ in _each(bound):
+            if any(path == text or path.startswith(f"{text}.") for text in _texts(value)):
+                return place
+    return None
+
+
+def _each(bound: Bound) -> Iterator[tuple[str, Any, Type | None]]:
+    """Give each value that a parameter takes, with its place in words and its type."""
+    parameter = bound.parameter
+    if parameter.kind == "var_positional":
+        for index, value in enumerate(bound.value):
+            accepts = type_at(parameter.accepts, index, len(bound.value))
+            name = f" ({accepts['name']})" if accepts is not None and "name" in accepts else ""
+            yield f"number {index + 1} of *{parameter.name}{name}", value, accepts
+    elif parameter.kind == "var_keyword":
+        for name, value in bound.value.items():
+            yield f"argument {name!r}", value, parameter.accepts
+    else:
+        yield f"argument {parameter.name!r}", bound.value, parameter.accepts
+
+
 def _refuse_missing(plan: PlanInfo, given: set[str]) -> None:
     named = (*_POSITIONAL, "keyword_only")
     missing = [
@@ -84,19 +108,10 @@ class _Judge:
 
     def argument(self, bound: Bound) -> None:
         """Raise BadArgumentError or UnknownDeviceError, or RefusedError for a device that can't be used now."""
-        parameter = bound.parameter
-        accepts = parameter.accepts
-        if parameter.kind == "var_positional":
+        if bound.parameter.kind == "var_positional":
             self._group(bound)
-            for index, value in enumerate(bound.value):
-                each = type_at(accepts, index, len(bound.value))
-                name = f" ({each['name']})" if each is not None and "name" in each else ""
-                self._value(value, each, f"number {index + 1} of *{parameter.name}{name}")
-        elif parameter.kind == "var_keyword":
-            for name, value in bound.value.items():
-                self._value(value, accepts, f"argument {name!r}")
-        else:
-            self._value(bound.value, accepts, f"argument {parameter.name!r}")
+        for place, value, accepts in _each(bound):
+            self._value(value, accepts, place)
 
     def _group(self, bound: Bound) -> None:
         """Refuse values that do not come out even: `motor, start, stop` and again `motor, start`."""

@@ -7,7 +7,9 @@ import pytest
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.queue import AddItem, Parameter, PlanInfo
-from bec_bluesky.scan_server._validation import validate
+from bec_bluesky.scan_server._accepts import mismatch
+from bec_bluesky.scan_server._metadata import MetadataRules
+from bec_bluesky.scan_server._validation import place_of, validate
 
 MOVABLE = {"kind": "device", "protocols": ["Movable"], "name": "motor"}
 NUMBER = {"kind": "number"}
@@ -131,3 +133,61 @@ def test_what_does_not_fit_is_refused_in_one_sentence(item: AddItem, code: str, 
     assert text in str(refused.value)
     assert "\n" not in str(refused.value)
     assert refused.value.code == code
+
+
+# ── metadata ──────────────────────────────────────────────────────────────────────────────────────
+
+SCHEMA = {
+    "type": "object",
+    "required": ["proposal", "operator"],
+    "properties": {
+        "proposal": {"type": "string", "pattern": "^p[0-9]{5}$", "description": "as the user office gave it: p12345"},
+        "energy": {"type": "number", "exclusiveMinimum": 0},
+    },
+}
+
+
+def refused_metadata(item: AddItem, plan: str = "scan") -> str:
+    with pytest.raises(RefusedError) as refused:
+        MetadataRules(SCHEMA, {"operator": "eve"}).check(item, PLANS[plan])
+    assert refused.value.code == "bad_metadata"
+    return str(refused.value)
+
+
+def test_metadata_that_miss_what_the_schema_requires_are_refused_with_its_words() -> None:
+    why = refused_metadata(asked("scan", metadata={"sample": "CuO"}))
+    assert why == "scan: metadata: 'proposal' is missing (as the user office gave it: p12345)"
+
+
+def test_metadata_of_a_wrong_kind_are_refused_all_at_once() -> None:
+    why = refused_metadata(asked("scan", metadata={"proposal": "12345", "energy": 0}))
+    assert "energy: 0 is less than or equal to the minimum of 0" in why
+    assert "proposal: '12345' does not match '^p[0-9]{5}$' (as the user office gave it: p12345)" in why
+
+
+def test_what_the_profile_or_the_plan_s_own_argument_gives_counts() -> None:
+    rules = MetadataRules(SCHEMA, {"operator": "eve"})
+    rules.check(asked("scan", metadata={"proposal": "p12345"}), PLANS["scan"])
+    rules.check(asked("scan", md={"proposal": "p12345"}), PLANS["scan"])
+
+
+def test_without_a_schema_and_where_no_run_is_opened_anything_goes() -> None:
+    MetadataRules({}, {}).check(asked("scan"), PLANS["scan"])
+    MetadataRules(SCHEMA, {}).check(asked("mv"), PlanInfo(name="mv", module="bluesky.plan_stubs"))
+
+
+def test_a_device_is_found_in_the_argument_that_names_it_or_its_parent() -> None:
+    args = [["det"], "samy", 0, 1, "samx", 0, 1]
+    assert place_of("samx.velocity", PLANS["scan"], args, {"num": 3}) == "number 4 of *args (motor)"
+    assert place_of("det", PLANS["scan"], args, {"num": 3}) == "argument 'detectors'"
+    assert place_of("shutter", PLANS["scan"], args, {"num": 3}) is None
+
+
+def test_a_device_must_have_a_label_or_be_one_of_those_named() -> None:
+    facts = {"samx": ["Movable", "label motors"], "det": ["Readable", "label detectors"]}
+    labelled = {"kind": "device", "protocols": [], "labels": ["motors", "slits"]}
+    assert mismatch("samx", labelled, facts.get) is None
+    assert mismatch("det", labelled, facts.get) == "device 'det' is not labelled motors or slits"
+    named = {"kind": "device", "protocols": [], "names": ["samx", "samy"]}
+    assert mismatch("samx", named, facts.get) is None
+    assert mismatch("det", named, facts.get) == "device 'det' is none of samx, samy"

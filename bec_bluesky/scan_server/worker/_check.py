@@ -17,6 +17,7 @@ from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.failures import tell
 from bec_bluesky.messages.queue import QueueItem
 from bec_bluesky.proxy import RemoteDevice
+from bec_bluesky.scan_server._validation import place_of
 from bec_bluesky.scan_server.worker._arguments import call
 from bec_bluesky.scan_server.worker._cause import cause_of
 from bec_bluesky.scan_server.worker._plans import OfferedPlan
@@ -110,7 +111,9 @@ def check(
         if simulation.is_guessed:  # the error may come from a value that is made up
             return Checked(devices=simulation.touched)
         if isinstance(error, _OutOfLimits):
-            failure = tell(RefusedError(str(error), "limits"), device=simulation.culprit)
+            place = place_of(simulation.culprit or "", plans[item.plan].info, item.args, item.kwargs)
+            text = f"{item.plan}, {place}: {error}" if place else f"{item.plan}: {error}"
+            failure = tell(RefusedError(text, "limits"), device=simulation.culprit)
             return Checked(failure=failure, devices=simulation.touched)
         return Checked(failure=_bad_argument(item, error), devices=simulation.touched)
     finally:

@@ -37,18 +37,18 @@ def _of_sphinx(text: str) -> dict[str, str]:
 
 
 def _of_google(text: str) -> dict[str, str]:
-    texts: dict[str, str] = {}
+    types: dict[str, str] = {}
+    lines: dict[str, list[str]] = {}
     for section in _GOOGLE.finditer(text):
         name = ""
-        lines = inspect.cleandoc("\n" + section.group(1)).splitlines()
-        for line in lines:
+        for line in inspect.cleandoc("\n" + section.group(1)).splitlines():
             entry = _GOOGLE_ENTRY.match(line)
             if entry is not None:
                 name = entry.group(1)
-                texts[name] = entry.group(3) or (entry.group(2) or "").strip()
+                types[name], lines[name] = entry.group(2) or "", [entry.group(3)]
             elif name and line.startswith((" ", "\t")):
-                texts[name] = f"{texts[name]} {line.strip()}".strip()
-    return texts
+                lines[name].append(line)
+    return {name: " ".join(" ".join(words).split()) or types[name] for name, words in lines.items()}
 
 
 def _of_numpy(text: str) -> dict[str, str]:

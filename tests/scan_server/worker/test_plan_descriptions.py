@@ -10,6 +10,8 @@ import bluesky.plans
 import pytest
 from annotated_types import Ge, Lt, Unit
 from bluesky.protocols import Movable, NamedMovable, Readable
+from bluesky_queueserver import parameter_annotation_decorator
+from pydantic import Field
 
 from bec_bluesky.errors import BadArgumentError, UnknownDeviceError, UnknownPlanError
 from bec_bluesky.messages import decoder, encode
@@ -200,3 +202,115 @@ def test_groups_repeat_and_what_follows_them_comes_last() -> None:
 def test_a_value_that_does_not_fit_is_told_why(value: Any, accepts: dict[str, Any], why: str | None) -> None:
     protocols = {"samx": ["Movable", "Readable"], "det": ["Readable"]}
     assert mismatch(value, accepts, protocols.get) == why
+
+
+# ── texts, and what bluesky-queueserver's decorator says ──────────────────────────────────────────
+
+
+def test_texts_of_parameters_are_read_from_docstrings_in_three_layouts() -> None:
+    def google(motor, *args, gain=2):
+        """Do it.
+
+        Args:
+            motor (Movable): What moves,
+                slowly.
+            *args: Positions: where to.
+            gain (float):
+                Of the amplifier.
+
+        Returns:
+            nothing: at all
+        """
+        yield
+
+    def sphinx(motor, *args, gain=2):
+        """Do it.
+
+        :param Movable motor: What moves,
+            slowly.
+        :param args: Positions: where to.
+        :param gain: Of the amplifier.
+        :returns: nothing at all
+        """
+        yield
+
+    def numpy(motor, *args, gain=2):
+        """Do it.
+
+        Parameters
+        ----------
+        motor : Movable
+            What moves,
+            slowly.
+        *args
+            Positions: where to.
+        gain : float
+            Of the amplifier.
+
+        Returns
+        -------
+        nothing : at all
+        """
+        yield
+
+    for plan in (google, sphinx, numpy):
+        texts = {parameter.name: parameter.text for parameter in describe("plan", plan).parameters}
+        assert texts == {
+            "motor": "What moves, slowly.",
+            "args": "Positions: where to.",
+            "gain": "Of the amplifier.",
+        }, plan.__name__
+
+
+def test_what_the_peer_s_decorator_says_goes_before_the_signature() -> None:
+    said = {
+        "description": "Move, then count.",
+        "parameters": {
+            "motors": {
+                "description": "What moves.",
+                "annotation": "typing.List[Motors]",
+                "devices": {"Motors": ["motor1", "motor2"]},
+            },
+            "detectors": {"annotation": "List[Detectors]", "devices": {"Detectors": ["det1", ":^det.*"]}},
+            "positions": {"annotation": "typing.List[float]", "min": -10, "max": 10, "step": 0.01},
+            "mode": {"annotation": "Modes", "enums": {"Modes": ["fast", "slow"]}, "default": "slow"},
+            "where": {"annotation": "typing.Optional[__MOVABLE__]"},
+            "then": {"annotation": "Plans", "plans": {"Plans": ["count", "scan"]}},
+        },
+    }
+
+    @parameter_annotation_decorator(said)
+    def plan(motors, detectors=None, positions=None, mode="fast", where=None, then="count"):
+        yield
+
+    info = describe("plan", plan)
+    nothing = {"kind": "nothing"}
+    assert {parameter.name: parameter.accepts for parameter in info.parameters} == {
+        "motors": {"kind": "list", "of": {"kind": "device", "protocols": [], "names": ["motor1", "motor2"]}},
+        "detectors": {
+            "kind": "any_of",
+            "of": [{"kind": "list", "of": {"kind": "device", "protocols": []}}, nothing],
+        },
+        "positions": {
+            "kind": "any_of",
+            "of": [{"kind": "list", "of": {"kind": "number", "min": -10, "max": 10, "step": 0.01}}, nothing],
+        },
+        "mode": {"kind": "choice", "values": ["fast", "slow"]},
+        "where": {"kind": "any_of", "of": [DEVICE, nothing]},
+        "then": {"kind": "choice", "values": ["count", "scan"]},
+    }
+    assert info.summary == "Move, then count."
+    assert info.parameters[0].text == "What moves."
+    assert info.parameters[3].default == "'slow'"
+    assert info.properties["parameter_annotation"]["parameters"]["mode"]["default"] == "slow"
+
+
+def test_a_device_may_be_asked_for_by_label_and_pydantic_s_fields_count() -> None:
+    labelled = accepts_of(Annotated[Movable, {"labels": ["motors"]}])
+    assert labelled == DEVICE | {"labels": ["motors"]}
+    assert accepts_of(Annotated[float, Field(ge=0, lt=5, description="how long")]) == {
+        "kind": "number",
+        "min": 0,
+        "below": 5,
+        "text": "how long",
+    }

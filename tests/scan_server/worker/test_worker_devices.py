@@ -367,7 +367,9 @@ async def test_a_position_outside_of_the_limits_is_told_with_its_point(bench: Wo
     assert found.failure.code == "limits"
     assert found.failure.device == "samx"
     assert found.failure.kind == "bec_bluesky.errors.RefusedError"
-    assert found.failure.text == "samx cannot go to 30 mm at point 4: its limits are -20 to 20"
+    assert found.failure.text == (
+        "scan, number 1 of *args (motor): samx cannot go to 30 mm at point 4: its limits are -20 to 20"
+    )
 
 
 async def test_a_relative_scan_is_checked_from_where_the_motor_is(bench: Worker, bus: Bus) -> None:
