@@ -102,6 +102,8 @@ class WorkerProcess:
             theirs.close()
             os.close(output)
         reader, self._writer = await asyncio.open_connection(sock=ours)
+        if self.is_expected_to_end:  # asked for while it was being started
+            self.send(Shutdown())
         try:
             async with asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(self._watch(), name=f"watch worker {self.pid}")

@@ -65,6 +65,7 @@ async def test_a_standby_takes_over_from_a_suspended_owner_which_ends_itself_whe
         assert lease.pid == second.pid
 
 
+@pytest.mark.slow
 async def test_a_standby_takes_over_at_once_when_the_owner_is_killed_or_stops(
     settings: Settings, client: Client, bus: Bus
 ) -> None:
@@ -94,6 +95,7 @@ async def test_a_standby_takes_over_at_once_when_the_owner_is_killed_or_stops(
             assert len((await client.queue()).waiting) == 1
 
 
+@pytest.mark.slow
 async def test_a_standby_leaves_an_owner_alone_whose_lease_redis_forgot(bus: Bus) -> None:
     owner, standby = Ownership(bus), Ownership(bus)
     await owner.take("if_free")

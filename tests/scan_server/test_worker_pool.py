@@ -171,6 +171,13 @@ async def test_an_ordered_stop_aborts_what_runs_and_keeps_what_waits(settings: S
         assert (waiting.title, waiting.state) == ("second", "waiting")
 
 
+async def test_a_worker_that_is_just_being_started_ends_in_order_when_the_server_stops(settings: Settings) -> None:
+    server = ScanServer(settings, worker_command=SCRIPTED, has_spare=False)
+    async with serving(server):
+        await until(lambda: _true(server.pool.is_alive))
+    assert server.pool.last_words == "the worker process exited"
+
+
 async def test_after_kill_9_of_the_scan_server_its_item_is_held_until_a_person_decides(
     settings: Settings, client: Client, bus: Bus
 ) -> None:
