@@ -112,6 +112,19 @@ def add(
     return 0
 
 
+@queue_app.command(context_settings=_PLAN)
+def execute(
+    context: typer.Context,
+    plan: str,
+    arguments: Annotated[list[str] | None, typer.Argument(help="[det] samx -5 5 num=11")] = None,
+) -> int:
+    """Run a plan at once, past the queue, which must be stopped."""
+    args, kwargs = parse_arguments(arguments or [])
+    with _queue(context) as queue:
+        typer.echo(queue.execute(plan, *args, **kwargs).item_id)
+    return 0
+
+
 @queue_app.command("add-all")
 def add_all(
     context: typer.Context,

@@ -169,6 +169,9 @@ def test_a_file_of_plans_is_added_all_or_none_and_an_item_once_more_with_changes
     assert "item 2 of 2" in refused.stderr
     assert system.call("queue", "list").stdout == listed
     assert system.call("queue", "again", ids[0][:8], "nmu=5").returncode == 1
+    executed = system.call("queue", "execute", "mv", "motor", "0").stdout.strip()
+    until(lambda: executed[:8] in system.call("queue", "history", "-n", "1").stdout, "it never ran")
+    assert system.call("queue", "list").stdout.count("count(") == 2, "what waits waits"
     system.call("queue", "clear")
 
 
