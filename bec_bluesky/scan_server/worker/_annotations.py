@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import bluesky.protocols
 
-__all__ = ["accepts_of", "as_written"]
+__all__ = ["Means", "accepts_of", "as_written", "with_facts"]
 
 _PLAIN: dict[Any, str] = {
     bool: "boolean",
@@ -31,8 +31,8 @@ _ANY: dict[str, Any] = {"kind": "any"}
 _LISTS = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection, list, tuple, set, frozenset)
 _BOUNDS = {"ge": "min", "le": "max", "gt": "above", "lt": "below"}
 """Of `annotated_types` and pydantic's `Field`."""
-_FACTS = ("units", "text", "min", "max", "step", "labels")
-"""What a dict in an `Annotated` may say; with "kind" it is the whole type."""
+_OF_NUMBERS = ("units", "min", "max", "above", "below", "step")
+_OF_DEVICES = ("labels",)
 _IMPLIED = {"NamedMovable": ["Movable"]}
 _DEVICES = {"Device", "OphydObject", "Signal", "EpicsMotor", "StandardDetector", "StandardReadable"}
 """Names of base classes of devices: in the worker they are remote ones, so the class can't be asked for."""
@@ -77,26 +77,70 @@ def accepts_of(annotation: Any) -> dict[str, Any] | None:
     return _named(annotation)
 
 
+class Means:
+    """Says in an `Annotated` what the whole type is as data."""
+
+    def __init__(self, accepts: dict[str, Any]) -> None:
+        self.accepts = accepts
+
+
 def _annotated(annotation: Any) -> dict[str, Any] | None:
     """`Annotated[float, Unit("mm"), Ge(0), "a sentence", {"units": …}]`."""
     kind, *extras = get_args(annotation)
     found = dict(accepts_of(kind) or _ANY)
     for extra in extras:
-        if isinstance(extra, str):
-            found["text"] = extra
-        elif isinstance(extra, dict):
-            found |= {key: value for key, value in extra.items() if key in _FACTS or "kind" in extra}
+        if isinstance(extra, Means):
+            found = dict(extra.accepts)
         else:
-            for each in (extra, *getattr(extra, "metadata", ())):  # pydantic's Field keeps its bounds in a list
-                bounds = {key: getattr(each, bound, None) for bound, key in _BOUNDS.items()}
-                found |= {key: value for key, value in bounds.items() if value is not None}
-            text = getattr(extra, "description", None)
-            if isinstance(text, str):
-                found["text"] = text
-            unit = getattr(extra, "unit", None)
-            if unit is not None:
-                found["units"] = str(unit)
+            found = with_facts(found, _facts(extra))
     return found
+
+
+def _facts(extra: Any) -> dict[str, Any]:
+    """Give what one entry of an `Annotated` says: a text, a dict, or an object of annotated_types or pydantic."""
+    if isinstance(extra, str):
+        return {"text": extra}
+    if isinstance(extra, dict):
+        return {key: value for key, value in extra.items() if key in (*_OF_NUMBERS, *_OF_DEVICES, "text")}
+    facts: dict[str, Any] = {}
+    for each in (extra, *getattr(extra, "metadata", ())):  # pydantic's Field keeps its bounds in a list
+        bounds = {key: getattr(each, bound, None) for bound, key in _BOUNDS.items()}
+        facts |= {key: value for key, value in bounds.items() if value is not None}
+    text, unit = getattr(extra, "description", None), getattr(extra, "unit", None)
+    return (
+        facts | ({"text": text} if isinstance(text, str) else {}) | ({"units": str(unit)} if unit is not None else {})
+    )
+
+
+def with_facts(accepts: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Put facts where they belong: a text to the whole, bounds and units to its numbers, labels to its devices."""
+    told = accepts | ({"text": facts["text"]} if "text" in facts else {})
+    for kinds, keys in ((("number", "integer"), _OF_NUMBERS), (("device",), _OF_DEVICES)):
+        these = {key: value for key, value in facts.items() if key in keys}
+        if these:
+            told = _within(told, kinds, these) if _has(told, kinds) else told | these
+    return told
+
+
+def _has(accepts: dict[str, Any], kinds: tuple[str, ...]) -> bool:
+    return accepts["kind"] in kinds or any(_has(each, kinds) for each in _parts(accepts))
+
+
+def _within(accepts: dict[str, Any], kinds: tuple[str, ...], facts: dict[str, Any]) -> dict[str, Any]:
+    if accepts["kind"] in kinds:
+        return accepts | facts
+    parts = [_within(each, kinds, facts) for each in _parts(accepts)]
+    return accepts | {"of": parts[0] if accepts["kind"] == "list" else parts} if parts else accepts
+
+
+def _parts(accepts: dict[str, Any]) -> list[dict[str, Any]]:
+    match accepts["kind"]:
+        case "list":
+            return [accepts["of"]]
+        case "any_of":
+            return list(accepts["of"])
+        case _:
+            return []
 
 
 def _union(annotation: Any) -> dict[str, Any]:

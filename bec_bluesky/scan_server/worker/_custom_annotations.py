@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bec_bluesky.messages.queue import Parameter
-from bec_bluesky.scan_server.worker._annotations import accepts_of
+from bec_bluesky.scan_server.worker._annotations import Means, accepts_of, with_facts
 
 __all__ = ["CustomAnnotations"]
 
@@ -49,7 +49,7 @@ class CustomAnnotations:
                 accepts = {"kind": "any_of", "of": [accepts, {"kind": "nothing"}]}
         bounds = {key: said[key] for key in _NUMBERS if key in said}
         if bounds:
-            accepts = _bounded(accepts or {"kind": "number"}, bounds)
+            accepts = with_facts(accepts or {"kind": "number"}, bounds)
         if "default" in said:
             changes |= {"has_default": True, "default": repr(said["default"])}
         if "description" in said:
@@ -75,7 +75,7 @@ def _accepts(said: Mapping[str, Any]) -> dict[str, Any]:
         kinds[name] = {"kind": "text"} if _has_pattern(texts) else {"kind": "choice", "values": list(texts)}
     for name, texts in said.get("enums", {}).items():
         kinds[name] = {"kind": "choice", "values": list(texts)}
-    stand_ins = {name: typing.Annotated[Any, kind] for name, kind in kinds.items()}
+    stand_ins = {name: typing.Annotated[Any, Means(kind)] for name, kind in kinds.items()}
     try:
         annotation = eval(said["annotation"], vars(typing) | {"typing": typing, "collections": collections} | stand_ins)
     except Exception:  # noqa: BLE001  # here a process meets a plug-in: a type that nobody knows
@@ -86,19 +86,6 @@ def _accepts(said: Mapping[str, Any]) -> dict[str, Any]:
 def _has_pattern(texts: Any) -> bool:
     """Whether names are given by regular expressions (they begin with a colon)."""
     return any(str(each).startswith(":") for each in texts)
-
-
-def _bounded(accepts: dict[str, Any], bounds: dict[str, Any]) -> dict[str, Any]:
-    """Put bounds on each number in a type."""
-    match accepts["kind"]:
-        case "number" | "integer":
-            return accepts | bounds
-        case "list":
-            return accepts | {"of": _bounded(accepts["of"], bounds)}
-        case "any_of":
-            return accepts | {"of": [_bounded(each, bounds) for each in accepts["of"]]}
-        case _:
-            return accepts
 
 
 def _plain(value: Any) -> Any:

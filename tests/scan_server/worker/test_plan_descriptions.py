@@ -308,6 +308,10 @@ def test_what_the_peer_s_decorator_says_goes_before_the_signature() -> None:
 def test_a_device_may_be_asked_for_by_label_and_pydantic_s_fields_count() -> None:
     labelled = accepts_of(Annotated[Movable, {"labels": ["motors"]}])
     assert labelled == DEVICE | {"labels": ["motors"]}
+    assert accepts_of(Annotated[list[float] | None, Ge(0), Unit("mm")]) == {
+        "kind": "any_of",
+        "of": [{"kind": "list", "of": {"kind": "number", "min": 0, "units": "mm"}}, {"kind": "nothing"}],
+    }
     assert accepts_of(Annotated[float, Field(ge=0, lt=5, description="how long")]) == {
         "kind": "number",
         "min": 0,
