@@ -89,10 +89,7 @@ def _annotated(annotation: Any) -> dict[str, Any] | None:
     kind, *extras = get_args(annotation)
     found = dict(accepts_of(kind) or _ANY)
     for extra in extras:
-        if isinstance(extra, Means):
-            found = dict(extra.accepts)
-        else:
-            found = with_facts(found, _facts(extra))
+        found = dict(extra.accepts) if isinstance(extra, Means) else with_facts(found, _facts(extra))
     return found
 
 

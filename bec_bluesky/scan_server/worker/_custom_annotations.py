@@ -45,7 +45,7 @@ class CustomAnnotations:
         if "annotation" in said:
             changes["annotation"] = said["annotation"]
             accepts = _accepts(said)
-            if parameter.has_default and parameter.default == "None":
+            if parameter.has_default and parameter.default == "None" and accepts["kind"] not in ("any", "any_of"):
                 accepts = {"kind": "any_of", "of": [accepts, {"kind": "nothing"}]}
         bounds = {key: said[key] for key in _NUMBERS if key in said}
         if bounds:
