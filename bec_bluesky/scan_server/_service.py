@@ -183,17 +183,13 @@ class ScanServer(Service):
             self.spawn(self.alarm(problem), "alarm")
         self.note = ""
         self._offer(ready.plans)
-        self.workers_free()
+        if self._keeper is not None:
+            self._keeper.nudge()
 
     def _offer(self, plans: list[PlanInfo]) -> None:
         if self.plans.take(plans):
             self.around.plans_revision += 1
             self.spawn(self._save_plans(), "plans")
-
-    def workers_free(self) -> None:
-        """Have the queues go on that waited for a worker."""
-        if self._keeper is not None:
-            self._keeper.nudge()
 
     def item_ended(self, item: QueueItem, result: ItemResult) -> None:
         """Take the result of an item that ran."""
