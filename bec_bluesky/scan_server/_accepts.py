@@ -149,6 +149,9 @@ def _any_of(value: Any, accepts: Type, protocols: Protocols) -> str | None:
     reasons = [mismatch(value, each, protocols) for each in accepts["of"]]
     if None in reasons:
         return None
+    kinds = [each["kind"] for each in accepts["of"]]
+    if "list" in kinds and isinstance(value, list | tuple) and kinds.count("list") == 1:
+        return reasons[kinds.index("list")]  # it says which of its values is wrong
     # of several reasons the one about a device of that name says most
     return next((why for why in reasons if why and "device '" in why), None) or f"{value!r} is not {write(accepts)}"
 
