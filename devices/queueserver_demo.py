@@ -56,7 +56,8 @@ class Peak(SynGauss):
 
     def _compute(self) -> float:
         position = getattr(self.root.mtrs, self._axis).position
-        return float(self.Imax.get() * np.exp(-((position - self.center.get()) ** 2) / (2 * self.sigma.get() ** 2)))
+        center, height, sigma = (float(part.get()) for part in (self.center, self.Imax, self.sigma))
+        return float(height * np.exp(-((position - center) ** 2) / (2 * sigma**2)))
 
 
 class Detectors(Device):
