@@ -56,7 +56,8 @@ class Peak(SynGauss):
 
     def _compute(self) -> float:
         position = getattr(self.root.mtrs, self._axis).position
-        center, height, sigma = (float(part.get()) for part in (self.center, self.Imax, self.sigma))
+        parts: tuple[Any, ...] = (self.center, self.Imax, self.sigma)
+        center, height, sigma = (part.get() for part in parts)
         return float(height * np.exp(-((position - center) ** 2) / (2 * sigma**2)))
 
 
