@@ -18,16 +18,25 @@ def patterns() -> dict[str, np.ndarray]:
     steps = growing(0.0, 10.0, 14, 10.0)
     scattered = np.random.default_rng(3).uniform(-5, 5, (60, 2))
     lattice = hexagonal(-5, 5, -4, 4, 1.2)
+    regions = ((-5, 5, 11, -3, 3, 4), (-1, 1, 9, -1, 1, 9))
     return {
         "growing_step_scan": np.column_stack([steps, np.zeros_like(steps)]),
         "hexagonal_scan": in_order(lattice, "corridor"),
         "round_scan": rings(0.0, 5.0, 5, 6),
         "round_roi_scan": shells_in_rectangle(10.0, 6.0, 0.9, 5),
+        "multi_region_grid": np.concatenate([mesh(*region) for region in regions]),
         "order_as_made": scattered,
         "order_nearest": in_order(scattered, "nearest"),
         "order_corridor": in_order(scattered, "corridor"),
         "order_shell": in_order(scattered, "shell"),
     }
+
+
+def mesh(x_start: float, x_stop: float, x_num: int, y_start: float, y_stop: float, y_num: int) -> np.ndarray:
+    """Give a region of `multi_region_grid`, back and forth."""
+    line = np.linspace(x_start, x_stop, x_num)
+    rows = enumerate(np.linspace(y_start, y_stop, y_num))
+    return np.concatenate([np.column_stack([line[:: -1 if row % 2 else 1], np.full(x_num, y)]) for row, y in rows])
 
 
 def svg(points: np.ndarray) -> str:

@@ -1,5 +1,6 @@
 """From what crosses (device names) to what a plan is called with (devices)."""
 
+import enum
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,8 +43,15 @@ def bind(plan: OfferedPlan, item: QueueItem, devices: Mapping[str, Any]) -> tupl
         elif kind is inspect.Parameter.VAR_KEYWORD:
             bound.arguments[name] = {key: find.resolve(each, given, key) for key, each in value.items()}
         else:
-            bound.arguments[name] = find.resolve(value, given, name)
+            bound.arguments[name] = _member(find.resolve(value, given, name), plan.enumerations.get(name))
     return bound.args, bound.kwargs
+
+
+def _member(value: Any, enumeration: type[enum.Enum] | None) -> Any:
+    """Give the member of an enumeration for its value, where a parameter is one."""
+    if enumeration is None:
+        return value
+    return next((member for member in enumeration if member.value == value), value)
 
 
 class _Finder:

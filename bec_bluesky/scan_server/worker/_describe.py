@@ -14,7 +14,7 @@ from bec_bluesky.scan_server.worker._custom_annotations import CustomAnnotations
 from bec_bluesky.scan_server.worker._docstrings import parameter_texts, summary, whole
 from bec_bluesky.scan_server.worker._groups import group_of
 
-__all__ = ["describe"]
+__all__ = ["describe", "enumerations"]
 
 _CALLBACKS = frozenset({"per_step", "per_shot"})
 _OR_NOTHING = {"kind": "nothing"}
@@ -66,6 +66,19 @@ def _parameter(plan: str, given: inspect.Parameter, annotation: Any, text: str) 
 def _written(default: Any) -> str:
     """Write a default; of an enumeration its value, which is what can be given from outside."""
     return repr(default.value if isinstance(default, enum.Enum) else default)[:_LONGEST_DEFAULT]
+
+
+def enumerations(function: Callable[..., Any]) -> dict[str, type[enum.Enum]]:
+    """Give the parameters that are an enumeration, or one or nothing."""
+    found: dict[str, type[enum.Enum]] = {}
+    for name, annotation in _hints(function).items():
+        if typing.get_origin(annotation) is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        kinds = [each for each in (annotation, *typing.get_args(annotation)) if inspect.isclass(each)]
+        enums = [each for each in kinds if issubclass(each, enum.Enum)]
+        if enums and set(kinds) <= {enums[0], type(None)}:
+            found[name] = enums[0]
+    return found
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The plans that may be asked for: found, described, and imported anew while everything runs."""
 
+import enum
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +17,7 @@ from bec_bluesky.errors import RefusedError, UnknownPlanError, choices
 from bec_bluesky.fresh_modules import FreshModules
 from bec_bluesky.log import logger
 from bec_bluesky.messages.queue import PlanInfo
-from bec_bluesky.scan_server.worker._describe import describe
+from bec_bluesky.scan_server.worker._describe import describe, enumerations
 from bec_bluesky.scan_server.worker._startup import StartupFiles
 from bec_bluesky.settings import Settings
 
@@ -39,6 +41,11 @@ class OfferedPlan:
     @property
     def signature(self) -> inspect.Signature:
         return inspect.signature(self.function)
+
+    @functools.cached_property
+    def enumerations(self) -> dict[str, type[enum.Enum]]:
+        """Parameters that are enumerations: their values cross, and the plan gets the members."""
+        return enumerations(self.function)
 
 
 class PlanRegistry(Mapping[str, OfferedPlan]):

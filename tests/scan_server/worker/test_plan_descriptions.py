@@ -164,6 +164,17 @@ def test_in_an_unannotated_parameter_every_device_name_becomes_the_device() -> N
     assert args == ({"a": [DEVICES["samx"], 3]}, "text")
 
 
+def test_a_plan_gets_the_members_of_an_enumeration_for_their_values() -> None:
+    def plan(colour: Colour, other: Colour | None = None, text: str = "red"):
+        yield
+
+    offered = OfferedPlan(plan, describe("plan", plan))
+    item = QueueItem(item_id="1", plan="plan", args=["red"], kwargs={"other": "blue", "text": "red"})
+    assert bind(offered, item, DEVICES) == ((Colour.RED, Colour.BLUE, "red"), {})
+    item = QueueItem(item_id="1", plan="plan", args=["red", None])
+    assert bind(offered, item, DEVICES) == ((Colour.RED, None), {})
+
+
 def test_unknown_devices_and_wrong_calls_name_plan_and_argument(registry: PlanRegistry) -> None:
     with pytest.raises(UnknownDeviceError, match=r"scan, argument 'args': no device 'samz': did you mean"):
         _bound(registry, "scan", ["det"], "samz", -1, 1, 11)
