@@ -48,8 +48,6 @@ class Announcer:
         queue = self._keeper.states[name]
         activity = self._pool.activity(queue.running)
         around = self._around
-        if activity is not None and not name:
-            around.runs = activity.runs
         return ScanServerStatus(
             time=time.time(),
             queue_state=queue.mode,
@@ -73,7 +71,7 @@ class Announcer:
             plans_revision=around.plans_revision,
             rules_revision=around.rules_revision,
             lock=around.lock,
-            runs=[] if name else list(around.runs),
+            runs=list(self._pool.last_runs.get(name, ()) if activity is None else activity.runs),
             waits_for=self._keeper.waits_for(name) if activity is None else activity.waits_for,
         )
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.queue import ItemResult, QueueItem, RunAction
+from bec_bluesky.messages.queue import ItemResult, QueueItem, RunAction, RunOfItem
 from bec_bluesky.messages.worker import (
     CheckItem,
     CheckResult,
@@ -101,6 +103,8 @@ class WorkerPool:
         self._numbers = itertools.count()
         self._jobs: dict[str, Job] = {}
         """By the ids of their items."""
+        self.last_runs: dict[str, tuple[RunOfItem, ...]] = {}
+        """Runs of the item that ended last, by queue."""
         self.token = 0
         """Fencing token, given with each item."""
         self.last_words = "no worker was started yet"
@@ -240,7 +244,7 @@ class WorkerPool:
         self._all_ended.set()
         job = worker.job
         if job is not None:
-            del self._jobs[job.item.item_id]
+            self._forget(job)
         if job is not None or not self._is_stopping:
             item, result = (None, None) if job is None else (job.item, job.result("failed", why))
             self._listener.worker_lost(why, device_client=worker.device_client, item=item, result=result)
@@ -312,9 +316,15 @@ class WorkerPool:
             if action == "halt":
                 asyncio.get_running_loop().call_later(self._patience.halt, self._insist, worker, job)
 
+    def _forget(self, job: Job) -> None:
+        del self._jobs[job.item.item_id]
+        lost = {"is_open": False, "exit_status": "fail"}  # its worker is gone: the scan server closes it
+        runs = (msgspec.structs.replace(run, **lost) if run.is_open else run for run in job.activity.runs)
+        self.last_runs[job.item.queue] = tuple(runs)
+
     def _withdraw(self, job: Job, asked: Control) -> None:
         """End an item for which no worker was found."""
-        del self._jobs[job.item.item_id]
+        self._forget(job)
         self._listener.item_ended(job.item, job.ended_before(asked))
 
     def _insist(self, worker: _Worker, job: Job) -> None:
@@ -447,7 +457,7 @@ class WorkerPool:
     def _done(self, worker: _Worker, result: ItemResult) -> None:
         job, worker.job = worker.job, None
         assert job is not None
-        del self._jobs[job.item.item_id]
+        self._forget(job)
         if worker.is_spoiled:
             worker.process.kill("its RunEngine panicked")
         self._refresh_free()

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bec_bluesky.messages.around_queue import LockState
-from bec_bluesky.messages.queue import RunOfItem
 
 __all__ = ["Surroundings"]
 
@@ -24,5 +23,3 @@ class Surroundings:
     """Owner: Tasks."""
     plans_revision: int = 0
     """Owner: the service."""
-    runs: tuple[RunOfItem, ...] = ()
-    """Of the item of the main queue that runs, or ran last; owner: the announcer."""

@@ -80,6 +80,8 @@ async def test_two_queues_run_side_by_side_and_each_is_controlled_by_itself(
     await client.ask(ControlRun(action="stop", item_id=second.item_id))
     (done,) = await client.until_ended(1)
     assert (done.item_id, done.queue) == (second.item_id, "align")
+    ended = (await status_of(client, "align")).runs
+    assert [(run.uid, run.is_open, run.exit_status) for run in ended] == [(done.result.run_uids[0], False, "success")]  # pyright: ignore[reportOptionalMemberAccess]
     assert await runs(client, "", first)
     await client.ask(ControlRun(action="abort"))
     await client.until_ended(2)
