@@ -72,7 +72,7 @@ class _Worker:
 
     @property
     def is_free(self) -> bool:
-        return self.is_ready and not self.is_spoiled and self.job is None
+        return self.is_ready and not self.is_spoiled and self.job is None and not self.reloads
 
 
 class WorkerPool:
@@ -388,9 +388,10 @@ class WorkerPool:
             )
         answer = found.result()
         if answer.failure is None:
-            others = [each for each in self._workers() if each is not first]
-            asked = [(each, self._ask_to_reload(each, module)) for each in others]
-            free = [future for each, future in asked if each.is_free]
+            others = [each for each in self._workers() if each is not first and each.process.is_connected]
+            are_free = [each.is_free for each in others]
+            asked = [self._ask_to_reload(each, module) for each in others]
+            free = [future for future, is_free in zip(asked, are_free, strict=True) if is_free]
             if free:
                 await asyncio.wait(free, timeout=max(0.0, deadline - loop.time()))
         return answer
@@ -435,6 +436,8 @@ class WorkerPool:
                 future = worker.reloads.pop(0) if worker.reloads else None
                 if future is not None and not future.done():
                     future.set_result(message)
+                self._begin_waiting()
+                self._refresh_free()
             case WorkerItemDone():
                 if worker.job is not None and worker.job.item.item_id == message.item_id:
                     self._done(worker, message.result)

@@ -62,6 +62,11 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid if self._process is not None else 0
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether what is sent arrives, now or when it is ready."""
+        return self._writer is not None and not self._writer.is_closing()
+
     def send(self, message: ToWorker) -> None:
         """Send a frame; to a worker that has just died it goes nowhere."""
         if self._writer is not None and not self._writer.is_closing():

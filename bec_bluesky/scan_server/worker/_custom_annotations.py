@@ -45,8 +45,8 @@ class CustomAnnotations:
         if "annotation" in said:
             changes["annotation"] = said["annotation"]
             accepts = _accepts(said)
-            if parameter.has_default and parameter.default == "None" and accepts["kind"] not in ("any", "any_of"):
-                accepts = {"kind": "any_of", "of": [accepts, {"kind": "nothing"}]}
+            if parameter.has_default and parameter.default == "None":
+                accepts = _or_nothing(accepts)
         bounds = {key: said[key] for key in _NUMBERS if key in said}
         if bounds:
             accepts = with_facts(accepts or {"kind": "number"}, bounds)
@@ -81,6 +81,14 @@ def _accepts(said: Mapping[str, Any]) -> dict[str, Any]:
     except Exception:  # noqa: BLE001  # here a process meets a plug-in: a type that nobody knows
         return {"kind": "any"}
     return accepts_of(annotation) or {"kind": "any"}
+
+
+def _or_nothing(accepts: dict[str, Any]) -> dict[str, Any]:
+    nothing = {"kind": "nothing"}
+    kinds = accepts["of"] if accepts["kind"] == "any_of" else [accepts]
+    if accepts["kind"] == "any" or nothing in kinds:
+        return accepts
+    return {"kind": "any_of", "of": [*kinds, nothing]}
 
 
 def _has_pattern(texts: Any) -> bool:
