@@ -2,20 +2,18 @@
 
 import asyncio
 import contextlib
-import errno
 import logging
 import socket
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from bec_bluesky.api._tiled_profile import write_offline_profile, write_profile
 from bec_bluesky.bus import Caller
 from bec_bluesky.client import open_device_access
 from bec_bluesky.documents import api_key, build_catalog_app, publish_address, withdraw_address
-from bec_bluesky.errors import SettingsError
 from bec_bluesky.log import logger
 from bec_bluesky.service import Service
 from bec_bluesky.settings import Settings
+from bec_bluesky.web_server import HOST, listen, make_server
 
 if TYPE_CHECKING:
     import uvicorn
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["ApiServer"]
 
 _log = logger(__name__)
-_HOST = "127.0.0.1"
 
 
 class ApiServer(Service):
@@ -49,15 +46,15 @@ class ApiServer(Service):
     async def start(self) -> None:
         """Listen, then load Tiled; raises SettingsError if the port is taken or the data directory cannot be used."""
         self._key = api_key(self.settings)
-        listening = _listen(self.settings.api_port)
-        url = f"http://{_HOST}:{listening.getsockname()[1]}"
+        listening = listen(self.settings.api_port, "BEC_BLUESKY_API_PORT")
+        url = f"http://{HOST}:{listening.getsockname()[1]}"
         from bec_bluesky.api._app import TILED_PATH, LateApp, create_app
 
         caller = await self._exits.enter_async_context(Caller(self.bus))
         access = await self._exits.enter_async_context(open_device_access(self.bus))
         self.spawn(access.live.run(), "readings")
         late = LateApp("Tiled")
-        self._server = _make_server(create_app(self.bus, caller, access, self._key, late))
+        self._server = make_server(create_app(self.bus, caller, access, self._key, late))
         serving = self.spawn(self._serve(self._server, listening), "HTTP")
         self.facts = {"url": url}
         loading = self.spawn(self._serve_catalog(late, TILED_PATH), "Tiled")
@@ -96,44 +93,6 @@ class ApiServer(Service):
             late.app = app
             self._tiled_is_ready.set()
             await self._tiled_is_done.wait()
-
-
-def _listen(port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((_HOST, port))
-    except OSError as error:
-        listening.close()
-        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-        raise SettingsError(
-            f"port {port} of {_HOST} {reason}: set BEC_BLUESKY_API_PORT to another one, or to 0 for any free port"
-        ) from error
-    listening.setblocking(False)
-    return listening
-
-
-def _make_server(app: object) -> "uvicorn.Server":
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        """Leaves the signals to the service."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-    return Server(
-        uvicorn.Config(
-            app,  # pyright: ignore[reportArgumentType]  # an ASGI application
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            ws="websockets-sansio",
-            timeout_graceful_shutdown=2,
-        )
-    )
 
 
 def _silence_tiled() -> None:

@@ -60,11 +60,14 @@ class Feed:
         after = 0 if uid == "ALL" else int(number) if is_known else self._number
         return self.uid, [message for at, message in self._console if at > after]
 
-    async def listen(self) -> AsyncIterator[tuple[Topic, dict[str, Any]]]:
-        """Give messages as they come, for ever."""
+    async def listen(self, *, with_kept: bool = False) -> AsyncIterator[tuple[Topic, dict[str, Any]]]:
+        """Give messages as they come, for ever; first the console messages that are kept, if they are wanted."""
         listener: asyncio.Queue[tuple[Topic, dict[str, Any]]] = asyncio.Queue(_BACKLOG)
+        kept = list(self._console) if with_kept else []
         self._listeners.add(listener)
         try:
+            for _, message in kept:
+                yield "console", message
             while True:
                 yield await listener.get()
         finally:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bec_bluesky.errors import BecBlueskyError
+from bec_bluesky.errors import BecBlueskyError, BusError, NoReplyError
 from bec_bluesky.log import logger
 from bec_bluesky.queueserver._environment_methods import EnvironmentMethods
 from bec_bluesky.queueserver._list_methods import ListMethods
@@ -135,6 +135,10 @@ class Methods:
         """All methods."""
         return tuple(self._methods)
 
+    def parameters(self, method: str) -> tuple[str, ...] | None:
+        """Give the parameters that a method takes; None: any."""
+        return self._methods[method].parameters
+
     async def answer(self, message: Any) -> dict[str, Any]:
         """Answer a decoded message `{"method": …, "params": {…}}`, whatever it is."""
         if isinstance(message, str):
@@ -148,8 +152,11 @@ class Methods:
             return _no(f"Request contains unexpected keys {extra}. Allowed keys: {_ALLOWED_KEYS}")
         return await self.call(message["method"], message.get("params", {}))
 
-    async def call(self, method: str, params: Any) -> dict[str, Any]:
-        """Call a method by name; never raises for what a caller did."""
+    async def call(self, method: str, params: Any, *, raises_no_reply: bool = False) -> dict[str, Any]:
+        """Call a method by name; never raises for what a caller did.
+
+        With `raises_no_reply`, NoReplyError and BusError are raised: some transports have other words for them.
+        """
         found = self._methods.get(method) if isinstance(method, str) else None
         if found is None:
             return _no(f"Unknown method {method!r}")
@@ -161,6 +168,8 @@ class Methods:
             answer = await found.call(params)
             return answer if found.parameters is None else {"success": True, "msg": ""} | answer
         except (BecBlueskyError, TypeError, ValueError, LookupError) as error:
+            if raises_no_reply and isinstance(error, NoReplyError | BusError):
+                raise
             if not isinstance(error, BecBlueskyError | ValueError):
                 _log.warning("%s failed", method, exc_info=True)
             echoed = {"item": params.get("item")} if "item" in found.empty and "item" in params else {}

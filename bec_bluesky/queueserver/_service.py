@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
-from typing import ClassVar
+import os
+from typing import TYPE_CHECKING, ClassVar
 
 import zmq.asyncio
 
 from bec_bluesky.bus import Caller
 from bec_bluesky.channels import CONSOLE
+from bec_bluesky.documents import api_key
 from bec_bluesky.errors import BusError, NoReplyError, SettingsError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.around_queue import GetTasks, Tasks
@@ -19,10 +21,20 @@ from bec_bluesky.queueserver._scan_server import ScanServerAccess
 from bec_bluesky.queueserver._sockets import ControlSocket, InfoSocket
 from bec_bluesky.service import Service
 from bec_bluesky.settings import Settings
+from bec_bluesky.web_server import HOST, listen, make_server
+
+if TYPE_CHECKING:
+    import socket
+
+    import uvicorn
 
 __all__ = ["QueueServer"]
 
 _log = logger(__name__)
+_KEY_VARIABLE = "QSERVER_HTTP_SERVER_SINGLE_USER_API_KEY"
+_ORIGINS_VARIABLE = "QSERVER_HTTP_SERVER_ALLOW_ORIGINS"
+_PUBLIC_VARIABLE = "QSERVER_HTTP_SERVER_ALLOW_ANONYMOUS_ACCESS"
+"""Variables of bluesky-httpserver that mean the same here."""
 _PERIOD = 1.0
 """Seconds between two statuses at most."""
 
@@ -39,6 +51,9 @@ class QueueServer(Service):
         self._sockets: list[ControlSocket | InfoSocket] = []
         self._exits = contextlib.AsyncExitStack()
         self._is_news = asyncio.Event()
+        self._problems: list[str] = []
+        self._web: uvicorn.Server | None = None
+        self._web_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Copy what is there, then listen."""
@@ -53,9 +68,15 @@ class QueueServer(Service):
         self.spawn(self._publish(access, Announcements(self.feed)), "announce")
         self.spawn(self._stop_when_asked(access), "manager_stop")
         self._open_sockets(methods)
+        await self._open_web(methods)
+        self._complain(self._problems)
 
     async def finish(self) -> None:
-        """Let go of the sockets."""
+        """Let go of the sockets, answer what is under way."""
+        if self._web is not None and self._web_task is not None:
+            self._web.should_exit = True
+            with contextlib.suppress(Exception):  # it ended the service: the task group raises it
+                await self._web_task
         for each in self._sockets:
             each.close()
         await self._exits.aclose()
@@ -63,7 +84,6 @@ class QueueServer(Service):
 
     def _open_sockets(self, methods: Methods) -> None:
         control, info = self.settings.qserver_control_address, self.settings.qserver_info_address
-        problems: list[str] = []
         for address, what in ((control, "control"), (info, "info")):
             if not address:
                 continue
@@ -74,12 +94,36 @@ class QueueServer(Service):
                 else:
                     made = InfoSocket(self._context, address, self.feed)
             except SettingsError as error:
-                problems.append(f"{what} socket: {error}: set BEC_BLUESKY_QSERVER_{what.upper()}_ADDRESS")
+                self._problems.append(f"{what} socket: {error}: set BEC_BLUESKY_QSERVER_{what.upper()}_ADDRESS")
                 continue
             self._sockets.append(made)
             self.spawn(made.run(), f"{what} socket")
             self.facts = self.facts | {what: address}
-        self._complain(problems)
+
+    async def _open_web(self, methods: Methods) -> None:
+        """Serve HTTP, unless it is turned off or its port is taken."""
+        if self.settings.qserver_http_port < 0:
+            return
+        from bec_bluesky.queueserver.web import Door, KeyStore, create_app
+
+        keys = KeyStore(self.settings.data_dir / "queueserver.keys")
+        try:
+            system_keys = tuple(filter(None, (api_key(self.settings), os.environ.get(_KEY_VARIABLE))))
+            keys.load()
+            listening = listen(self.settings.qserver_http_port, "BEC_BLUESKY_QSERVER_HTTP_PORT")
+        except SettingsError as error:
+            self._problems.append(f"HTTP: {error}")
+            return
+        door = Door(system_keys, keys, lets_public_look=os.environ.get(_PUBLIC_VARIABLE, "0") not in ("", "0"))
+        self._web = make_server(
+            create_app(methods, self.feed, door, origins=os.environ.get(_ORIGINS_VARIABLE, "").split())
+        )
+        self._web_task = self.spawn(self._serve(self._web, listening), "HTTP")
+        self.facts = self.facts | {"http": f"http://{HOST}:{listening.getsockname()[1]}"}
+
+    async def _serve(self, server: "uvicorn.Server", listening: "socket.socket") -> None:
+        with listening:
+            await server.serve(sockets=[listening])
 
     def _complain(self, problems: list[str]) -> None:
         if problems:

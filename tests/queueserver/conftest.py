@@ -7,6 +7,7 @@ import pytest
 
 from tests.live_system import System, make_system, until
 
+KEY = "test"  # what Finch shows unless it is told another one
 STARTUP = '''
 """Functions and plans as an instrument has them."""
 import time
@@ -50,7 +51,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Up, with 0MQ and HTTP."""
     system = make_system(tmp_path_factory.mktemp("queueserver"))
@@ -60,6 +61,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             "BEC_BLUESKY_QSERVER_CONTROL_ADDRESS": f"tcp://127.0.0.1:{control}",
             "BEC_BLUESKY_QSERVER_INFO_ADDRESS": f"tcp://127.0.0.1:{info}",
             "BEC_BLUESKY_QSERVER_HTTP_PORT": str(http),
+            "QSERVER_HTTP_SERVER_SINGLE_USER_API_KEY": KEY,
+            "QSERVER_HTTP_SERVER_ALLOW_ORIGINS": "http://finch.example",
             "QSERVER_EMERGENCY_LOCK_KEY_FOR_SERVER": "break-glass",
         }
     )
