@@ -9,6 +9,7 @@ import zmq.asyncio
 
 from bec_bluesky.bus import Caller
 from bec_bluesky.channels import CONSOLE
+from bec_bluesky.client import open_device_access
 from bec_bluesky.documents import api_key
 from bec_bluesky.errors import BusError, NoReplyError, SettingsError
 from bec_bluesky.log import logger
@@ -104,7 +105,7 @@ class QueueServer(Service):
         """Serve HTTP, unless it is turned off or its port is taken."""
         if self.settings.qserver_http_port < 0:
             return
-        from bec_bluesky.queueserver.web import Door, KeyStore, create_app
+        from bec_bluesky.queueserver.web import Door, KeyStore, create_app, device_socket_router
 
         keys = KeyStore(self.settings.data_dir / "queueserver.keys")
         try:
@@ -115,9 +116,11 @@ class QueueServer(Service):
             self._problems.append(f"HTTP: {error}")
             return
         door = Door(system_keys, keys, lets_public_look=os.environ.get(_PUBLIC_VARIABLE, "0") not in ("", "0"))
-        self._web = make_server(
-            create_app(methods, self.feed, door, origins=os.environ.get(_ORIGINS_VARIABLE, "").split())
-        )
+        devices = await self._exits.enter_async_context(open_device_access(self.bus))
+        self.spawn(devices.live.run(), "readings")
+        more = (device_socket_router(devices, self.feed, door),)
+        origins = os.environ.get(_ORIGINS_VARIABLE, "").split()
+        self._web = make_server(create_app(methods, self.feed, door, more=more, origins=origins))
         self._web_task = self.spawn(self._serve(self._web, listening), "HTTP")
         self.facts = self.facts | {"http": f"http://{HOST}:{listening.getsockname()[1]}"}
 

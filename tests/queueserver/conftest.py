@@ -3,10 +3,12 @@
 import socket
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.live_system import System, make_system, until
 
+PATIENCE = 30.0
 KEY = "test"  # what Finch shows unless it is told another one
 STARTUP = '''
 """Functions and plans as an instrument has them."""
@@ -76,3 +78,17 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         yield system
     finally:
         system.call("down")
+
+
+@pytest.fixture
+def url(system: System) -> str:
+    return f"http://127.0.0.1:{system.extra['BEC_BLUESKY_QSERVER_HTTP_PORT']}"
+
+
+@pytest.fixture
+def http(url: str) -> Iterator[httpx.Client]:
+    """A client with the key, which leaves an empty queue and no lock."""
+    with httpx.Client(base_url=f"{url}/api", headers={"Authorization": f"ApiKey {KEY}"}, timeout=PATIENCE) as client:
+        yield client
+        client.post("/unlock", json={"lock_key": "break-glass"})
+        client.post("/queue/clear")

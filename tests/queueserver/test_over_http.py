@@ -19,27 +19,12 @@ from websockets.sync.client import connect
 from bec_bluesky.documents import api_key
 from bec_bluesky.settings import load
 from tests.live_system import System
-from tests.queueserver.conftest import KEY
+from tests.queueserver.conftest import KEY, PATIENCE
 
 COUNT = BPlan("count", ["det"], num=2)
 SCAN = BPlan("scan", ["det"], "motor", -1, 1, num=3)
 WAIT = BPlan("wait_long", 30)
 ITEM = {"item_type": "plan", "name": "count", "args": [["det"]], "kwargs": {"num": 2}}
-PATIENCE = 30.0
-
-
-@pytest.fixture
-def url(system: System) -> str:
-    return f"http://127.0.0.1:{system.extra['BEC_BLUESKY_QSERVER_HTTP_PORT']}"
-
-
-@pytest.fixture
-def http(url: str) -> Iterator[httpx.Client]:
-    """A client with the key, which leaves an empty queue and no lock."""
-    with httpx.Client(base_url=f"{url}/api", headers={"Authorization": f"ApiKey {KEY}"}, timeout=PATIENCE) as client:
-        yield client
-        client.post("/unlock", json={"lock_key": "break-glass"})
-        client.post("/queue/clear")
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """bluesky-httpserver's interface, on `Methods` and `Feed`; and the sockets that Finch takes from elsewhere."""
 
 from bec_bluesky.queueserver.web._app import create_app
+from bec_bluesky.queueserver.web._device_sockets import device_socket_router
 from bec_bluesky.queueserver.web._door import Door
 from bec_bluesky.queueserver.web._principals import KeyStore
 
-__all__ = ["Door", "KeyStore", "create_app"]
+__all__ = ["Door", "KeyStore", "create_app", "device_socket_router"]

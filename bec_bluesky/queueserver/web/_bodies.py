@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from fastapi import HTTPException, Request, Response, status
 
-__all__ = ["LARGEST_BODY", "answer", "check_keys", "payload_of"]
+__all__ = ["LARGEST_BODY", "answer", "as_json", "check_keys", "payload_of"]
 
 LARGEST_BODY = 64 * 1024 * 1024
 """Bytes; a batch of ten thousand plans has five million."""
@@ -46,10 +46,15 @@ def check_keys(payload: dict[str, Any], *, required: tuple[str, ...] = (), optio
         raise HTTPException(status.HTTP_400_BAD_REQUEST, text.strip())
 
 
+def as_json(content: Any) -> bytes:
+    """Write as JSON: what has no form there as text, what is no number as null."""
+    return msgspec.json.encode(content, enc_hook=_plain)
+
+
 def answer(content: Any, status_code: int = status.HTTP_200_OK) -> Response:
-    """Give the content as JSON; what has no form there is text, and what is no number is null."""
+    """Give the content as JSON."""
     try:
-        data = msgspec.json.encode(content, enc_hook=_plain)
+        data = as_json(content)
     except (UnicodeEncodeError, TypeError, ValueError, RecursionError) as error:
         detail = {"detail": f"the answer cannot be written as JSON: {type(error).__name__}"}
         return Response(msgspec.json.encode(detail), status.HTTP_400_BAD_REQUEST, media_type="application/json")

@@ -85,7 +85,6 @@ async def send_until_gone(
     socket: WebSocket,
     feed: Feed,
     is_wanted: Callable[[str, dict[str, Any]], bool],
-    text_of: Callable[[dict[str, Any]], str] = json.dumps,
 ) -> None:
     """Send what is wanted, until the reader goes away; what it says is not heard."""
 
@@ -93,7 +92,7 @@ async def send_until_gone(
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it went away while something was sent
             async for topic, message in feed.listen():
                 if is_wanted(topic, message):
-                    await socket.send_text(text_of(message))
+                    await socket.send_text(json.dumps(message))
 
     async with asyncio.TaskGroup() as tasks:
         sending = tasks.create_task(send(), name="messages to a socket")
