@@ -13,6 +13,8 @@ from bec_bluesky import __version__
 from bec_bluesky.api._device_edits import device_file_router
 from bec_bluesky.api._devices import device_router
 from bec_bluesky.api._problems import ProblemError, say_problem
+from bec_bluesky.api._products import product_router
+from bec_bluesky.api._requests import request_router
 from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.channels import DEVICE_HOLDERS, NAMED_STATUS, SCAN_STATUS, SERVICES
 from bec_bluesky.client import DeviceAccess
@@ -68,6 +70,8 @@ def create_app(bus: Bus, caller: Caller, access: DeviceAccess, key: str, tiled: 
     with_key = [Depends(_ApiKey(key))]
     app.include_router(device_router(bus, caller, access), dependencies=with_key)
     app.include_router(device_file_router(bus), dependencies=with_key)
+    app.include_router(product_router(bus), dependencies=with_key)
+    app.include_router(request_router(caller), dependencies=with_key)
     app.add_exception_handler(ProblemError, say_problem)
 
     @app.exception_handler(BusError)

@@ -1,10 +1,11 @@
-"""Values of devices as JSON, which has neither arrays of numpy nor bytes nor NaN."""
+"""Values of devices, and messages, as JSON, which has neither arrays of numpy nor bytes nor NaN."""
 
 import base64
 import math
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from bec_bluesky.errors import BadArgumentError
@@ -34,6 +35,8 @@ def json_value(value: Any) -> Any:
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode()
+    if isinstance(value, msgspec.Struct):
+        return {name: json_value(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, Mapping):
         return {str(key): json_value(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -16,7 +16,7 @@ from bec_bluesky.errors import (
     RemoteError,
 )
 
-__all__ = ["PROBLEMS", "Problem", "ProblemError", "problem_of", "say_problem"]
+__all__ = ["PROBLEMS", "REQUEST_PROBLEMS", "Problem", "ProblemError", "problem_of", "say_problem"]
 
 
 class Problem(BaseModel):
@@ -37,6 +37,30 @@ PROBLEMS: dict[int | str, dict[str, object]] = {
     504: {"model": Problem, "description": "It took longer than was allowed"},
 }
 
+REQUEST_PROBLEMS: dict[int | str, dict[str, object]] = {
+    403: {"model": Problem, "description": "The rules of the group do not permit it"},
+    404: {"model": Problem, "description": "There is no such item, plan, queue, task or device"},
+    409: {"model": Problem, "description": "It does not fit with what is there or what runs now"},
+    413: {"model": Problem, "description": "It is too large"},
+    422: {"model": Problem, "description": "What was asked is wrong; `code` says how"},
+    423: {"model": Problem, "description": "It is locked; send the key in the header `Lock-Key`"},
+    503: {"model": Problem, "description": "The scan server or Redis is away"},
+}
+
+_BY_CODE = {
+    "not_permitted": status.HTTP_403_FORBIDDEN,
+    "locked": status.HTTP_423_LOCKED,
+    "too_large": status.HTTP_413_CONTENT_TOO_LARGE,
+    **dict.fromkeys(("unknown_queue", "unknown_module", "unknown_request"), status.HTTP_404_NOT_FOUND),
+    **dict.fromkeys(
+        (
+            *("item_running", "no_worker", "not_closed", "not_held", "not_idle", "not_paused", "nothing_runs"),
+            *("queue_empty", "queue_stopped", "halting", "other_item_runs"),
+        ),
+        status.HTTP_409_CONFLICT,
+    ),
+}
+"""Of refusals whose class says nothing of whose fault it is."""
 _BY_CLASS: tuple[tuple[type[BaseException], int, str], ...] = (
     (LookupError, status.HTTP_404_NOT_FOUND, "unknown"),
     (DeviceHeld, status.HTTP_409_CONFLICT, "device_held"),
@@ -72,6 +96,8 @@ def problem_of(error: Exception) -> ProblemError:
     """Say in HTTP's words what went wrong on a device; what fits nothing is the device's own error."""
     kind = (error.kind if isinstance(error, RemoteError) else type(error).__name__).rpartition(".")[2]
     found = _BY_KIND.get(kind)
+    if isinstance(error, RefusedError) and error.code in _BY_CODE:
+        found = _BY_CODE[error.code], error.code
     if found is None:
         classes = ((number, code) for cls, number, code in _BY_CLASS if isinstance(error, cls))
         found = next(classes, (status.HTTP_502_BAD_GATEWAY, "device_error"))
