@@ -79,7 +79,7 @@ def test_the_clients_methods_about_the_queue(manager: REManagerAPI) -> None:
 
 
 def test_the_clients_methods_about_runs(manager: REManagerAPI) -> None:
-    manager.item_add_batch([SCAN, WAIT])
+    manager.item_add_batch([BPlan("wait_long", 3), WAIT])
     manager.queue_start()
     manager.queue_stop()
     manager.queue_stop_cancel()
@@ -96,7 +96,7 @@ def test_the_clients_methods_about_runs(manager: REManagerAPI) -> None:
     manager.wait_for_idle(timeout=PATIENCE)
     history = manager.history_get(reload=True)["items"]
     assert [(item["name"], item["result"]["exit_status"]) for item in history] == [
-        ("scan", "completed"),
+        ("wait_long", "completed"),
         ("wait_long", "aborted"),
         ("count", "completed"),
     ]
