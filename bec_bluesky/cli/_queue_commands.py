@@ -273,10 +273,18 @@ def stop(context: typer.Context, cancel: Annotated[bool, typer.Option("--cancel"
 
 
 @queue_app.command()
-def history(context: typer.Context, limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20) -> int:
+def history(
+    context: typer.Context,
+    text: Annotated[str, typer.Argument(help="found in plan, title, note, sample, user or reason")] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20,
+    plan: str = "",
+    user: str = "",
+    sample: str = "",
+    status: Annotated[str, typer.Option(help="completed, failed, stopped, aborted or halted")] = "",
+) -> int:
     """Show what ended, newest first."""
     with _queue(context) as queue:
-        items = queue.history(limit)
+        items = queue.history(limit, text=text, plan=plan, user=user, sample=sample, status=status)
     table = Table(box=None, pad_edge=False)
     for column in ("ended", "item", "call", "scans", "status", "reason"):
         table.add_column(column, overflow="fold")

@@ -342,9 +342,27 @@ class QueueDoor:
         """Give the running and the waiting items."""
         return self._ask(GetQueue())
 
-    def history(self, limit: int = 50) -> list[QueueItem]:
-        """Give finished items, newest first."""
-        history: History = self._ask(GetHistory(limit=limit))
+    def history(
+        self,
+        limit: int = 50,
+        *,
+        text: str = "",
+        plan: str = "",
+        user: str = "",
+        sample: str = "",
+        status: str = "",
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[QueueItem]:
+        """Give finished items, newest first; only those of a plan, user, sample or exit status, if that is given.
+
+        `text` is found, whatever its case, in plan, title, note, sample, user and reason; `since` and `until` are
+        seconds since 1970, as `time.time()` gives them.
+        """
+        asked = GetHistory(
+            limit=limit, text=text, plan=plan, user=user, sample=sample, status=status, since=since, until=until
+        )
+        history: History = self._ask(asked)
         return history.items
 
     def find(self, item_id: str) -> QueueItem | None:

@@ -321,7 +321,7 @@ class Actions:
         return self._announcer.status(self._queue_of(request))
 
     async def _history(self, asked: GetHistory, request: Request) -> History:
-        return await self._store.history(asked.limit, asked.before)
+        return await self._store.history(asked)
 
 
 def _position(state: QueueState, item: QueueItem) -> int:

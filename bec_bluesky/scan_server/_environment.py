@@ -5,10 +5,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from bec_bluesky.errors import RefusedError
-from bec_bluesky.messages.around_queue import SetEnvironment
+from bec_bluesky.messages.around_queue import SetEnvironment, Task
 from bec_bluesky.messages.queue import Request
 from bec_bluesky.scan_server._pool import WorkerPool
 from bec_bluesky.scan_server._surroundings import Surroundings
+from bec_bluesky.scan_server._tasks import TaskBook
 
 __all__ = ["Environment"]
 
@@ -20,11 +21,13 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 class Environment:
     """Opens and closes the environment; workers are there all the time, so that opening takes no time."""
 
-    def __init__(self, pool: WorkerPool, around: Surroundings, changed: Callable[[], None], spawn: Spawn) -> None:
-        self._pool, self._around, self._changed, self._spawn = pool, around, changed, spawn
+    def __init__(
+        self, pool: WorkerPool, around: Surroundings, tasks: TaskBook, changed: Callable[[], None], spawn: Spawn
+    ) -> None:
+        self._pool, self._around, self._tasks, self._changed, self._spawn = pool, around, tasks, changed, spawn
         self._changing: asyncio.Task[None] | None = None
 
-    async def set(self, asked: SetEnvironment, request: Request) -> None:
+    async def set(self, asked: SetEnvironment, request: Request) -> Task | None:
         """Begin what is asked for; the status tells when it is done. Raises RefusedError if it makes no sense now."""
         state = self._around.environment
         if asked.action == "open":
@@ -37,6 +40,9 @@ class Environment:
             self._begin("closing", self._renew(None))
         elif asked.action == "destroy":
             self._begin("destroying", self._renew("the environment was destroyed" + _by(request)))
+        else:
+            return await self._tasks.update(request)
+        return None
 
     def _begin(self, state: str, work: Coroutine[Any, Any, None]) -> None:
         if self._changing is not None:

@@ -9,7 +9,16 @@ from typing import Any, ClassVar
 from bec_bluesky.channels import INSTRUCTIONS, SERVICES
 from bec_bluesky.errors import BusError, FencedError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.around_queue import GetLock, GetRules, LockAll, ReloadPlans, SetEnvironment, SetRules, Unlock
+from bec_bluesky.messages.around_queue import (
+    GetLock,
+    GetRules,
+    GetTasks,
+    LockAll,
+    ReloadPlans,
+    SetEnvironment,
+    SetRules,
+    Unlock,
+)
 from bec_bluesky.messages.devices import Instruction, Op
 from bec_bluesky.messages.queue import ItemResult, PlanInfo, QueueItem
 from bec_bluesky.messages.worker import WorkerReady
@@ -32,6 +41,7 @@ from bec_bluesky.scan_server._queue_events import Ended, StopAsked, WorkerLost
 from bec_bluesky.scan_server._requests import RequestReader
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.scan_server._surroundings import Surroundings
+from bec_bluesky.scan_server._tasks import TaskBook
 from bec_bluesky.scan_server._worker_process import WORKER_COMMAND
 from bec_bluesky.service import Service
 from bec_bluesky.settings import Settings
@@ -127,7 +137,9 @@ class ScanServer(Service):
         locks, permissions = await self._load_surroundings()
         profile = read_profile(self.settings)
         metadata = MetadataRules(profile.metadata_schema, profile.metadata)
-        environment = Environment(self.pool, self.around, self.activity_changed, self.spawn)
+        reload = PlanReload(self.pool, self.plans, keeper, self._offer)
+        tasks = TaskBook(self.around, reload)
+        environment = Environment(self.pool, self.around, tasks, self.activity_changed, self.spawn)
         actions = Actions(
             keeper=keeper,
             pool=self.pool,
@@ -142,7 +154,8 @@ class ScanServer(Service):
                 GetLock: locks.get,
                 SetRules: permissions.set,
                 GetRules: permissions.get,
-                ReloadPlans: PlanReload(self.pool, self.plans, keeper, self._offer).reload,
+                ReloadPlans: reload.reload,
+                GetTasks: tasks.get,
             },
         )
         self._requests = RequestReader(

@@ -343,3 +343,11 @@ def test_console_and_status_are_published(opened: REManagerAPI) -> None:
         text = opened.console_monitor.text(1_000)
         time.sleep(0.05)
     opened.console_monitor.disable_wait(timeout=5)
+
+
+def test_updating_the_environment_is_a_task_that_can_be_asked_for(opened: REManagerAPI) -> None:
+    task = opened.environment_update()["task_uid"]
+    opened.wait_for_completed_task(task, timeout=30)
+    assert opened.task_status(task)["status"] == "completed"
+    assert opened.task_result(task)["result"]["success"]
+    assert opened.task_status("no such task")["status"] == "not_found"

@@ -9,7 +9,7 @@ import pytest
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import ITEMS, ORDER, QUEUE, REQUESTS, SCAN_STATUS
 from bec_bluesky.errors import BusError, FencedError, RefusedError
-from bec_bluesky.messages.queue import ItemResult, QueueItem, ScanServerStatus
+from bec_bluesky.messages.queue import GetHistory, ItemResult, QueueItem, ScanServerStatus
 from bec_bluesky.scan_server import _queue_events as q
 from bec_bluesky.scan_server._ownership import Ownership
 from bec_bluesky.scan_server._queue import QueueState, step
@@ -62,7 +62,7 @@ async def test_an_ended_item_moves_to_the_history_in_one_step(store: QueueStore,
         "stopped",
         1,
     )
-    page = await store.history(10, None)
+    page = await store.history(GetHistory(limit=10, before=None))
     assert [(each.item_id, each.state, each.result) for each in page.items] == [("a", "done", result)]
     assert await bus.redis.exists(bus.key(ITEMS), bus.key(ORDER)) == 0
 
@@ -115,7 +115,7 @@ async def test_the_history_is_paged_newest_first_to_its_end(store: QueueStore) -
     seen: list[str] = []
     before = None
     for _ in range(4):
-        page = await store.history(3, before)
+        page = await store.history(GetHistory(limit=3, before=before))
         assert page.total == 7
         seen += [each.item_id for each in page.items]
         before = page.next
@@ -129,7 +129,7 @@ async def test_a_wrong_place_in_the_history_is_refused(
     store: QueueStore, limit: int, before: str | None, code: str
 ) -> None:
     with pytest.raises(RefusedError) as refused:
-        await store.history(limit, before)
+        await store.history(GetHistory(limit=limit, before=before))
     assert refused.value.code == code
 
 
@@ -138,7 +138,7 @@ async def test_a_page_of_a_long_history_takes_no_longer_than_of_a_short_one(stor
         times: list[float] = []
         for _ in range(10):
             begin = time.perf_counter()
-            page = await store.history(50, None)
+            page = await store.history(GetHistory(limit=50, before=None))
             times.append(time.perf_counter() - begin)
             assert len(page.items) == 50
         return min(times)
@@ -213,3 +213,35 @@ async def test_two_owners_at_once_leave_one_consistent_queue(bus: Bus) -> None:
     assert order == [f"first{n}" for n in range(accepted)] + [f"second{n}" for n in range(second)]
     assert loaded.problems == []
     assert int(await bus.redis.hget(bus.key(QUEUE), "revision") or 0) == accepted + 20  # pyright: ignore[reportGeneralTypeIssues]
+
+
+async def test_the_history_is_searched_by_what_items_are_and_how_they_ended(store: QueueStore) -> None:
+    asked = [
+        item("a", user="anna", sample="CuO"),
+        item("b", user="bert", sample="CuO", title="Edge"),
+        item("c", user="anna"),
+    ]
+    for each in asked:
+        failed = ItemResult(exit_status="failed", reason="motor samx: limit")
+        result = failed if each.item_id == "c" else ItemResult(exit_status="completed")
+        events = (q.Added((each,)), q.Started(), q.Ended(each.item_id, result))
+        await stepped(store, QueueState(has_worker=True), *events)
+
+    async def found(**search: object) -> list[str]:
+        page = await store.history(GetHistory(**search))  # pyright: ignore[reportArgumentType]
+        return [each.item_id for each in page.items]
+
+    assert await found() == ["c", "b", "a"]
+    assert await found(user="anna") == ["c", "a"]
+    assert await found(user="anna", sample="CuO") == ["a"]
+    assert await found(status="failed") == ["c"]
+    assert await found(text="EDGE") == ["b"]
+    assert await found(text="samx") == ["c"]
+    assert await found(plan="scan") == []
+    assert await found(since=time.time() + 60) == []
+    assert await found(until=time.time() + 60, limit=2) == ["c", "b"]
+    first = await store.history(GetHistory(user="anna", limit=1))
+    assert first.next is not None
+    assert await found(user="anna", before=first.next) == ["a"]
+    with pytest.raises(RefusedError, match="since"):
+        await found(since=float("inf"))

@@ -12,7 +12,16 @@ import pytest
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.errors import BusError, NoReplyError, RefusedError
-from bec_bluesky.messages.queue import AddItem, GetQueue, ItemAccepted, Queue, ReleaseItem, RemoveItem, StartQueue
+from bec_bluesky.messages.queue import (
+    AddItem,
+    GetHistory,
+    GetQueue,
+    ItemAccepted,
+    Queue,
+    ReleaseItem,
+    RemoveItem,
+    StartQueue,
+)
 from bec_bluesky.scan_server import ScanServer
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.settings import Settings
@@ -94,7 +103,7 @@ async def test_random_kills_lose_no_item_and_run_none_twice(
         places.update(item.title for item in (*state.waiting, state.running) if item is not None)
     before = None
     while True:
-        page = await store.history(1000, before)
+        page = await store.history(GetHistory(limit=1000, before=before))
         places.update(item.title for item in page.items)
         before = page.next
         if before is None:
@@ -125,7 +134,7 @@ async def test_a_redis_that_does_not_answer_for_a_while_is_waited_for(
         before = None
         store = QueueStore(bus, 0)
         while True:
-            page = await store.history(100, before)
+            page = await store.history(GetHistory(limit=100, before=before))
             done += [item.item_id for item in page.items]
             before = page.next
             if before is None:

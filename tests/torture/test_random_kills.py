@@ -16,7 +16,7 @@ import pytest
 from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.errors import BecBlueskyError
-from bec_bluesky.messages.queue import AddItem, GetQueue, QueueItem, RemoveItem, StartQueue
+from bec_bluesky.messages.queue import AddItem, GetHistory, GetQueue, QueueItem, RemoveItem, StartQueue
 from bec_bluesky.scan_server._ownership import Ownership
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.settings import Settings
@@ -258,7 +258,7 @@ async def _history(store: QueueStore) -> list[QueueItem]:
     items: list[QueueItem] = []
     before: Any = None
     while True:
-        page = await store.history(1000, before)
+        page = await store.history(GetHistory(limit=1000, before=before))
         items += page.items
         if page.next is None:
             return items
