@@ -337,7 +337,8 @@ def test_up_in_the_foreground_stops_everything_on_ctrl_c(tmp_path: Path) -> None
     read_until(process, "is up after")
     record = read_record(load(data_dir=system.data))
     assert record is not None
-    assert {"sleeper", "scan_server", "device_server", "documents-live", "api", "scihub"} == record.processes.keys()
+    services = {"scan_server", "device_server", "documents-live", "api", "queueserver", "scihub"}
+    assert {"sleeper", *services} == record.processes.keys()
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, rest

@@ -155,6 +155,7 @@ def test_the_clients_methods_about_keys(manager: REManagerAPI) -> None:
 
 
 async def test_the_asynchronous_client(url: str, http: httpx.Client) -> None:
+    before = asyncio.all_tasks()
     manager = AsyncREManagerAPI(http_server_uri=url, status_polling_period=0.05, timeout=PATIENCE)
     manager.set_authorization_key(api_key=KEY)
     try:
@@ -172,6 +173,10 @@ async def test_the_asynchronous_client(url: str, http: httpx.Client) -> None:
         await manager.wait_for_idle(timeout=PATIENCE)
     finally:
         await manager.close()
+        left = asyncio.all_tasks() - before  # the peer's client does not wait for its own
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 # ── paths, codes, bodies ──
