@@ -10,6 +10,7 @@ __all__ = ["DEFAULT_RULES", "GroupRules", "UserGroups"]
 
 _ROOT = "root"
 _KEYS = tuple(f"{verb}_{what}" for what in ("plans", "devices", "functions") for verb in ("allowed", "forbidden"))
+_NAMED = ("plans", "functions")
 _HIDDEN = {"plans": ":^_", "devices": ":^_:?.*", "functions": ":^_"}
 DEFAULT_RULES: dict[str, Any] = {
     "user_groups": {
@@ -36,6 +37,7 @@ class GroupRules:
                     f"user group {name!r}, {key}: {patterns!r} must be a list of patterns; null may be the first"
                 )
             lists[key] = patterns
+        self._lists = lists
         try:
             self._plans = [NamePatterns(lists.get(f"{verb}_plans", [])) for verb in ("allowed", "forbidden")]
             self._functions = [NamePatterns(lists.get(f"{verb}_functions", [])) for verb in ("allowed", "forbidden")]
@@ -50,6 +52,22 @@ class GroupRules:
 
     def is_function_allowed(self, name: str) -> bool:
         return _is_allowed(self._functions, name)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any plan or function is open to the group: else it may only look."""
+        return any(self._lists.get(f"allowed_{what}") for what in _NAMED)
+
+    @property
+    def is_unbound(self) -> bool:
+        """Whether everything is open to the group, and nothing forbidden: only then may it run any Python text."""
+        everything, nothing = (None, ":.*", ":^.*$"), ([], [None])
+        devices = self._lists.get("allowed_devices", [])
+        return (
+            all(self._lists.get(f"allowed_{what}", [])[:1] in [[each] for each in everything] for what in _NAMED)
+            and (devices[:1] == [None] or any(str(each).startswith(":?.*") for each in devices))
+            and all(self._lists.get(f"forbidden_{what}", []) in nothing for what in _HIDDEN)
+        )
 
     def is_device_allowed(self, path: str, facts: Mapping[str, Any]) -> bool:
         """Tell for a dotted path; `facts` say is_readable, is_movable, is_flyable."""

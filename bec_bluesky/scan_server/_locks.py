@@ -96,7 +96,7 @@ class Locks:
             or (isinstance(body, StopQueue) and body.cancel)
             or (isinstance(body, SetQueueMode) and body.autostart)
         )
-        needs_queue = isinstance(body, _OF_QUEUE) or (isinstance(body, SetQueueMode) and body.autostart is None)
+        needs_queue = isinstance(body, _OF_QUEUE) or (isinstance(body, SetQueueMode) and _edits_mode(body))
         starts = isinstance(body, AddItem | AddItems) and body.start
         if (state.environment and (needs_environment or starts)) or (state.queue and needs_queue):
             raise RefusedError(self._text(state), "locked")
@@ -162,6 +162,11 @@ class Locks:
         return (
             f"the {parts} is locked by {state.user or 'somebody'} since {since}{note}; give the lock's key, or unlock"
         )
+
+
+def _edits_mode(body: SetQueueMode) -> bool:
+    """Tell whether more than autostart is asked for: turning that off is a way of stopping."""
+    return body.loop is not None or body.ignore_failures is not None
 
 
 def _digest(salt: bytes, key: str) -> bytes:

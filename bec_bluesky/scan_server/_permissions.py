@@ -9,9 +9,18 @@ from bec_bluesky.bus import Bus
 from bec_bluesky.channels import AROUND
 from bec_bluesky.errors import BecBlueskyError, RefusedError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.around_queue import GetRules, Rules, RunFunction, SetRules
+from bec_bluesky.messages.around_queue import GetLock, GetRules, GetTasks, Rules, RunFunction, RunScript, SetRules
 from bec_bluesky.messages.devices import DeviceInfo
-from bec_bluesky.messages.queue import AddItem, AddItems, EditItem, ExecuteItem, Request
+from bec_bluesky.messages.queue import (
+    AddItem,
+    AddItems,
+    EditItem,
+    ExecuteItem,
+    GetHistory,
+    GetQueue,
+    GetStatus,
+    Request,
+)
 from bec_bluesky.people import DEFAULT_RULES, UserGroups
 from bec_bluesky.plugins import read_rules
 from bec_bluesky.scan_server._devices import DeviceBook
@@ -22,6 +31,9 @@ __all__ = ["Permissions"]
 
 _log = logger(__name__)
 _FIELD = "rules"
+_LOOKING = (GetStatus, GetQueue, GetHistory, GetTasks, GetLock, GetRules)
+_NOBODY: dict[str, Any] = {"user_groups": {"root": {}, "primary": {}}}
+"""In force while the rules that should be cannot be read."""
 
 
 class Permissions:
@@ -38,7 +50,8 @@ class Permissions:
             kept = await self._bus.field(AROUND, _FIELD)
             self._use(msgspec.msgpack.decode(kept) if kept else self._of_instrument())
         except BecBlueskyError as error:
-            return f"rules of user groups are not heeded, nobody but people at the instrument may do anything: {error}"
+            self._use(_NOBODY)
+            return f"rules of user groups cannot be used, nobody but people at the instrument may do anything: {error}"
         return ""
 
     def check(self, request: Request) -> None:
@@ -48,6 +61,11 @@ class Permissions:
             return
         if group not in self._groups:
             raise RefusedError(f"Unknown user group: '{group}'", "not_permitted")
+        rules = self._groups.of(group)
+        if not isinstance(request.body, _LOOKING) and not all(each.is_open for each in rules):
+            raise RefusedError(
+                f"Users from {group!r} group may only look: no plan and no function is open to them", "not_permitted"
+            )
         match request.body:
             case AddItem() as item:
                 self._check_item(group, item)
@@ -60,6 +78,12 @@ class Permissions:
                 if not self._groups.is_function_allowed(group, name):
                     text = f"Function {name!r} is not allowed for users from {group!r} group."
                     raise RefusedError(text, "not_permitted")
+            case RunScript() if group != "root" and not rules[1].is_unbound:
+                raise RefusedError(
+                    f"Users from {group!r} group may not run scripts: not everything is open to them", "not_permitted"
+                )
+            case SetRules() if group != "root":
+                raise RefusedError(f"Users from {group!r} group may not set the rules", "not_permitted")
             case _:
                 pass
 
