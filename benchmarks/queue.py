@@ -146,6 +146,10 @@ class Quantity:
     target: float
     is_most: bool = True
 
+    def times_better(self, mine: float, other: float) -> float:
+        """Below 1: worse."""
+        return other / max(mine, 1e-9) if self.is_most else mine / max(other, 1e-9)
+
     def is_met(self, value: float) -> bool:
         return value <= self.target if self.is_most else value >= self.target
 
@@ -201,10 +205,10 @@ def main() -> int:
         for make in (Ours,) if options.only_ours else (Ours, Peer):
             with make(Path(directory, make.name)) as system:
                 measured.append(asyncio.run(measure(system, options)))
-    print(f"{'':56} {Ours.name:>12} {Peer.name:>12} {'ratio':>7}")
+    print(f"{'':56} {Ours.name:>12} {Peer.name:>12} {'times better':>12}")
     missed: list[str] = []
     for quantity, mine, *peers in zip(QUANTITIES, *measured, strict=True):
-        ratio = [f"{each:12.2f} {max(mine, each) / max(min(mine, each), 1e-9):7.1f}" for each in peers]
+        ratio = [f"{each:12.2f} {quantity.times_better(mine, each):12.2f}" for each in peers]
         print(f"{quantity.name:56} {mine:12.2f} {' '.join(ratio)}")
         if not quantity.is_met(mine):
             missed.append(f"missed: {quantity.name}: {mine:.2f}, to be {quantity.target:g}")

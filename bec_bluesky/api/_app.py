@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, status
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bec_bluesky import __version__
 from bec_bluesky.api._device_edits import device_file_router
 from bec_bluesky.api._devices import device_router
-from bec_bluesky.api._problems import ProblemError, say_problem
+from bec_bluesky.api._problems import ProblemError, say_invalid, say_problem
 from bec_bluesky.api._products import product_router
 from bec_bluesky.api._requests import request_router
 from bec_bluesky.bus import Bus, Caller
@@ -73,6 +74,7 @@ def create_app(bus: Bus, caller: Caller, access: DeviceAccess, key: str, tiled: 
     app.include_router(product_router(bus), dependencies=with_key)
     app.include_router(request_router(caller), dependencies=with_key)
     app.add_exception_handler(ProblemError, say_problem)
+    app.add_exception_handler(RequestValidationError, say_invalid)
 
     @app.exception_handler(BusError)
     async def say_redis_is_away(request: Request, error: Exception) -> JSONResponse:

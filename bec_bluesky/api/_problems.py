@@ -1,6 +1,7 @@
 """Errors as HTTP answers: a status code that says whose fault it is, a stable code, and one sentence."""
 
 from fastapi import Request, status
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -16,7 +17,7 @@ from bec_bluesky.errors import (
     RemoteError,
 )
 
-__all__ = ["PROBLEMS", "REQUEST_PROBLEMS", "Problem", "ProblemError", "problem_of", "say_problem"]
+__all__ = ["PROBLEMS", "REQUEST_PROBLEMS", "Problem", "ProblemError", "problem_of", "say_invalid", "say_problem"]
 
 
 class Problem(BaseModel):
@@ -110,3 +111,10 @@ async def say_problem(request: Request, error: Exception) -> JSONResponse:
     """Answer with a problem."""
     assert isinstance(error, ProblemError)
     return JSONResponse(error.problem.model_dump(), status_code=error.status_code)
+
+
+async def say_invalid(request: Request, error: Exception) -> JSONResponse:
+    """Refuse what does not fit, without quoting it: it may be bytes, or NaN, which JSON has no words for."""
+    assert isinstance(error, RequestValidationError)
+    wrong = [{"type": each["type"], "loc": list(each["loc"]), "msg": each["msg"]} for each in error.errors()]
+    return JSONResponse({"detail": wrong}, status_code=status.HTTP_422_UNPROCESSABLE_CONTENT)

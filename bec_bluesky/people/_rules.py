@@ -60,13 +60,11 @@ class GroupRules:
 
     @property
     def is_unbound(self) -> bool:
-        """Whether everything is open to the group, and nothing forbidden: only then may it run any Python text."""
-        everything, nothing = (None, ":.*", ":^.*$"), ([], [None])
-        devices = self._lists.get("allowed_devices", [])
-        return (
-            all(self._lists.get(f"allowed_{what}", [])[:1] in [[each] for each in everything] for what in _NAMED)
-            and (devices[:1] == [None] or any(str(each).startswith(":?.*") for each in devices))
-            and all(self._lists.get(f"forbidden_{what}", []) in nothing for what in _HIDDEN)
+        """Whether everything is open to the group (null) and nothing forbidden: only then may it run Python text."""
+        return all(
+            self._lists.get(f"allowed_{what}", [])[:1] == [None]
+            and self._lists.get(f"forbidden_{what}", []) in ([], [None])
+            for what in _HIDDEN
         )
 
     def is_device_allowed(self, path: str, facts: Mapping[str, Any]) -> bool:

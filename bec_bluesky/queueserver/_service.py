@@ -11,7 +11,7 @@ from bec_bluesky.bus import Caller
 from bec_bluesky.channels import CONSOLE
 from bec_bluesky.client import open_device_access
 from bec_bluesky.documents import api_key
-from bec_bluesky.errors import BusError, NoReplyError, SettingsError
+from bec_bluesky.errors import BecBlueskyError, SettingsError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.around_queue import GetTasks, Tasks
 from bec_bluesky.queueserver._announcements import Announcements
@@ -150,7 +150,7 @@ class QueueServer(Service):
         """Notice that the task for which the queue waits has ended."""
         if not access.foreground:
             return
-        with contextlib.suppress(NoReplyError, BusError):
+        with contextlib.suppress(BecBlueskyError):  # asked again with the next status
             found: Tasks = await access.ask(GetTasks(task_ids=[access.foreground], limit=1))
             if not found.tasks or found.tasks[0].state != "running":
                 access.foreground = ""

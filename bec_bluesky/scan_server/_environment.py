@@ -41,7 +41,7 @@ class Environment:
         elif asked.action == "destroy":
             self._begin("destroying", self._renew("the environment was destroyed" + _by(request)))
         else:
-            return await self._tasks.update(request)
+            return self._tasks.update(request)
         return None
 
     def _begin(self, state: str, work: Coroutine[Any, Any, None]) -> None:

@@ -9,21 +9,19 @@ from bec_bluesky.bus import Bus
 from bec_bluesky.channels import AROUND
 from bec_bluesky.errors import BecBlueskyError, RefusedError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.around_queue import GetLock, GetRules, GetTasks, Rules, RunFunction, RunScript, SetRules
+from bec_bluesky.messages.around_queue import GetRules, Rules, RunFunction, RunScript, SetRules
 from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.queue import (
     AddItem,
     AddItems,
     EditItem,
     ExecuteItem,
-    GetHistory,
-    GetQueue,
-    GetStatus,
     Request,
 )
 from bec_bluesky.people import DEFAULT_RULES, UserGroups
 from bec_bluesky.plugins import read_rules
 from bec_bluesky.scan_server._devices import DeviceBook
+from bec_bluesky.scan_server._requests import LOOKING
 from bec_bluesky.scan_server._surroundings import Surroundings
 from bec_bluesky.settings import Settings
 
@@ -31,7 +29,6 @@ __all__ = ["Permissions"]
 
 _log = logger(__name__)
 _FIELD = "rules"
-_LOOKING = (GetStatus, GetQueue, GetHistory, GetTasks, GetLock, GetRules)
 _NOBODY: dict[str, Any] = {"user_groups": {"root": {}, "primary": {}}}
 """In force while the rules that should be cannot be read."""
 
@@ -62,7 +59,7 @@ class Permissions:
         if group not in self._groups:
             raise RefusedError(f"Unknown user group: '{group}'", "not_permitted")
         rules = self._groups.of(group)
-        if not isinstance(request.body, _LOOKING) and not all(each.is_open for each in rules):
+        if not isinstance(request.body, LOOKING) and not all(each.is_open for each in rules):
             raise RefusedError(
                 f"Users from {group!r} group may only look: no plan and no function is open to them", "not_permitted"
             )

@@ -138,7 +138,7 @@ class ScanServer(Service):
         profile = read_profile(self.settings)
         metadata = MetadataRules(profile.metadata_schema, profile.metadata)
         reload = PlanReload(self.pool, self.plans, keeper, self._offer)
-        tasks = TaskBook(self.around, reload)
+        tasks = TaskBook(self.around, reload, self.activity_changed, self.spawn)
         environment = Environment(self.pool, self.around, tasks, self.activity_changed, self.spawn)
         actions = Actions(
             keeper=keeper,

@@ -225,17 +225,18 @@ class QueueStore:
         found: list[tuple[str, QueueItem]] = []
         async with self._bus.translated():
             total = int(await self._bus.redis.xlen(self._bus.key(ITEMS_DONE)))
-            while len(found) <= limit:
+        while len(found) <= limit:
+            async with self._bus.translated():  # each read has its own time: a search may take several
                 entries: Any = await self._bus.redis.xrevrange(
                     self._bus.key(ITEMS_DONE), max=newest, min=oldest, count=count
                 )
-                for stream_id, fields in entries:
-                    item = self._done_decoder.decode(fields[b"m"]).item
-                    if matches(asked, item):
-                        found.append((stream_id.decode(), item))
-                if len(entries) < count:
-                    break
-                newest = f"({entries[-1][0].decode()}"
+            for stream_id, fields in entries:
+                item = self._done_decoder.decode(fields[b"m"]).item
+                if matches(asked, item):
+                    found.append((stream_id.decode(), item))
+            if len(entries) < count:
+                break
+            newest = f"({entries[-1][0].decode()}"
         more = found[limit - 1][0] if len(found) > limit else None
         return History(items=[item for _, item in found[:limit]], next=more, total=total)
 
