@@ -162,6 +162,7 @@ class Actions:
         if not asked.has_new_id:
             item = msgspec.structs.replace(item, item_id=before.item_id, added=before.added)
         state = await self._keeper.ask(queue, Edited(asked.item_id, item))
+        item = next((each for each in state.waiting if each.item_id == item.item_id), item)  # it may be held
         return ItemAccepted(item=item, position=_position(state, item), warnings=warnings)
 
     # ── the queue ──

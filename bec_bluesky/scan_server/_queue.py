@@ -250,8 +250,9 @@ def _execute(draft: _Draft, event: Executed) -> None:
 def _edit(draft: _Draft, event: Edited) -> None:
     index = draft.index(event.item_id)
     if event.item.item_id == event.item_id:
-        draft.waiting[index] = event.item
-        draft.changes.append(Put(event.item))
+        before = draft.waiting[index]  # one that is held stays so: to let it run is a decision of its own
+        draft.waiting[index] = msgspec.structs.replace(event.item, state=before.state, held=before.held)
+        draft.changes.append(Put(draft.waiting[index]))
     else:
         draft.remove(index)
         draft.insert(index, event.item)

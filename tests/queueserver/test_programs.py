@@ -60,10 +60,17 @@ def call(system: System, method: str, **params: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def clean(system: System) -> Iterator[System]:
-    """The system, which is left idle, empty and closed."""
+    """The system, idle, empty and closed before and after, whatever earlier tests made of it."""
+    make_idle(system)
     yield system
-    until(lambda: call(system, "status")["manager_state"] == "idle", "idle")
+    make_idle(system)
+
+
+def make_idle(system: System) -> None:
+    call(system, "queue_autostart", enable=False)
+    call(system, "queue_mode_set", mode="default")
     call(system, "queue_clear")
+    until(lambda: call(system, "status")["manager_state"] == "idle", "idle")
     call(system, "history_clear")
     call(system, "environment_close")
     until(lambda: not call(system, "status")["worker_environment_exists"], "closed")

@@ -586,3 +586,11 @@ def test_an_item_runs_at_once_only_if_its_devices_are_free() -> None:
 def test_an_end_that_belongs_to_another_item_is_refused() -> None:
     with pytest.raises(UnknownItemError):
         step(stepped(waiting("a", has_worker=True), q.Started()), q.Ended("b", COMPLETED))
+
+
+def test_an_edit_in_place_does_not_release_a_held_item_and_a_new_one_takes_its_place_free() -> None:
+    held, _ = step(QueueState(waiting=(item("a"),)), q.Held("a", "it was running when the scan server ended"))
+    edited, _ = step(held, q.Edited("a", item("a")))
+    assert (edited.waiting[0].state, edited.waiting[0].held) == ("held", "it was running when the scan server ended")
+    replaced, _ = step(held, q.Edited("a", item("b")))
+    assert [(each.item_id, each.state) for each in replaced.waiting] == [("b", "waiting")]
