@@ -22,6 +22,8 @@ _LIFETIME = 60.0
 """Seconds for which devices stay held if nothing more is heard of this process; a dead one is noticed sooner."""
 _RENEWAL_PERIOD = 15.0
 """Seconds."""
+_MOST_OWED = 1_000
+"""Tokens of which a lost server is told when it is back; what older ones hold ends by itself after their lifetime."""
 _LONGEST_RELEASE = 1.0
 """Seconds; a server that is silent for longer is lost anyway."""
 
@@ -50,7 +52,7 @@ class Claims:
         self._renewal: asyncio.TimerHandle | None = None
         self._told: set[ServerState] = set()
         """Servers that may know this token."""
-        self._owed: dict[ServerState, set[str]] = {}
+        self._owed: dict[ServerState, dict[str, None]] = {}
         """Earlier tokens of which a server may not have heard that they hold nothing any more."""
 
     async def begin(self, holding: Holding) -> None:
@@ -87,9 +89,10 @@ class Claims:
                 gone = [path for path in self._on(state, holding) if path not in kept]
                 releases += [self._release(state, operations.token, gone)] if gone else []
         else:
-            for state in self._told:
-                self._owed.setdefault(state, set()).add(operations.token)
-                releases += self._settle(state)
+            for state in self._link.servers():
+                # one that seemed lost may have been back already, and hold for this token what was used meanwhile
+                self._owe(state, operations.token)
+                releases += self._settle(state) if state in self._told else []
             self._told.clear()
             operations.token = ""
             if self._renewal is not None:
@@ -145,6 +148,13 @@ class Claims:
         self._link.loop.call_later(_LONGEST_RELEASE, reply.give_up)
         return future
 
+    def _owe(self, state: ServerState, token: str) -> None:
+        """Note that a server must be told that a token holds nothing any more."""
+        owed = self._owed.setdefault(state, {})
+        owed[token] = None
+        if len(owed) > _MOST_OWED:
+            del owed[next(iter(owed))]
+
     def _settle(self, state: ServerState) -> "list[asyncio.Future[Any]]":
         """Release everything by tokens that are not in use any more."""
         releases: list[asyncio.Future[Any]] = []
@@ -157,7 +167,7 @@ class Claims:
     def _settled(self, state: ServerState, token: str, release: "asyncio.Future[Any]") -> None:
         if release.cancelled() or (release.exception() is None and release.result() is None):
             return  # it did not answer: it is told when it is met again
-        self._owed[state].discard(token)
+        self._owed[state].pop(token, None)
 
     def _on(self, state: ServerState, holding: Holding) -> list[str]:
         """Give those devices of a holding that a server has."""

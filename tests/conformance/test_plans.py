@@ -48,7 +48,12 @@ def monitor_ophyd_async(d: Devices) -> Any:
 @plan
 def baseline(d: Devices) -> Any:
     supplement = bpp.SupplementalData(baseline=[d["sim_x"], d["motor2"], d["mode"]], monitors=[d["temperature"]])
-    return supplement(bp.scan([d["det"]], d["motor"], 0, 1, 3))
+
+    def inner() -> Any:
+        yield from bps.mv(d["motor2"], 0.5)  # an interrupted plan may have left it at different places, even kinds
+        return (yield from bp.scan([d["det"]], d["motor"], 0, 1, 3))
+
+    return supplement(inner())
 
 
 @plan
