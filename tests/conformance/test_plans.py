@@ -50,7 +50,8 @@ def baseline(d: Devices) -> Any:
     supplement = bpp.SupplementalData(baseline=[d["sim_x"], d["motor2"], d["mode"]], monitors=[d["temperature"]])
 
     def inner() -> Any:
-        yield from bps.mv(d["motor2"], 0.5)  # an interrupted plan may have left it at different places, even kinds
+        yield from bps.mv(d["motor2"], 0.5)  # an interrupted plan may have left it at different places, even kinds,
+        yield from bps.read(d["motor2"])  # and its setpoint is described by what was last read of it, by whomever
         return (yield from bp.scan([d["det"]], d["motor"], 0, 1, 3))
 
     return supplement(inner())
