@@ -51,8 +51,8 @@ async def submit(client: Client, asked: list[str], accepted: list[str]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def keep_going(client: Client, removed: list[str]) -> None:
-    """Start the queues whenever they have stopped; take out what is held."""
+async def keep_going(client: Client, removed: list[str], unsure: set[str]) -> None:
+    """Start the queues whenever they have stopped; take out what is held: `unsure` if the answer was lost."""
     while True:
         for queue in QUEUES:
             with contextlib.suppress(NoReplyError, RefusedError):
@@ -61,7 +61,9 @@ async def keep_going(client: Client, removed: list[str]) -> None:
                 found: Queue = await client.ask(GetQueue(), timeout=1.0, queue=queue)
                 for item in found.waiting:
                     if item.state == "held":
+                        unsure.add(item.title)
                         removed.append((await client.ask(RemoveItem(item_id=item.item_id), timeout=1.0)).title)
+                        unsure.discard(item.title)
         await asyncio.sleep(0.02)
 
 
@@ -78,9 +80,10 @@ async def test_random_kills_lose_no_item_and_run_none_twice(
     asked: list[str] = []
     accepted: list[str] = []
     removed: list[str] = []
+    unsure: set[str] = set()
     people = [
         asyncio.create_task(submit(client, asked, accepted)),
-        asyncio.create_task(keep_going(client, removed)),
+        asyncio.create_task(keep_going(client, removed, unsure)),
     ]
     rounds = 0
     while rounds < 4 or len(accepted) <= 50:  # more of them where the machine is busy
@@ -110,7 +113,7 @@ async def test_random_kills_lose_no_item_and_run_none_twice(
             break
     places.update(removed)
     assert loaded.problems == []
-    assert set(accepted) <= set(places), "an accepted item is lost"
+    assert set(accepted) <= set(places) | unsure, "an accepted item is lost"
     assert set(places) <= set(asked)
     assert [title for title, count in places.items() if count > 1] == []
     ran = Counter(log.read_text().split())
