@@ -23,8 +23,8 @@ from bec_bluesky.settings import DEFAULT_PROFILE, Settings
 from tests.scan_server.scan_server_harness import Client, serving, until
 
 DEMO = DEFAULT_PROFILE / "profile_collection" / "queueserver_demo"
-NOT_OFFERED = {"inner_product_scan", "relative_inner_product_scan", "ramp_plan", "null", "_sim_plan_inner"}
-"""Older names of `scan` and `rel_scan`; what takes a plan, what does nothing, what is a part of another."""
+NOT_OFFERED = {"inner_product_scan", "relative_inner_product_scan", "ramp_plan", "null", "_sim_plan_inner", "tweak"}
+"""Older names of `scan` and `rel_scan`; what takes a plan, does nothing, is a part of another, asks at a terminal."""
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from bec_bluesky.proxy import RemoteDevice
 from bec_bluesky.scan_server._validation import place_of
 from bec_bluesky.scan_server.worker._arguments import call
 from bec_bluesky.scan_server.worker._cause import cause_of
+from bec_bluesky.scan_server.worker._engine import no_terminal
 from bec_bluesky.scan_server.worker._plans import OfferedPlan
 from bec_bluesky.scan_server.worker._progress import expected_points
 from bec_bluesky.scan_server.worker._simulation import NotSimulatedError, Readings, SimulatedDevices
@@ -110,6 +111,8 @@ def check(
     except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
         if simulation.is_guessed:  # the error may come from a value that is made up
             return Checked(devices=simulation.touched)
+        if isinstance(error, RefusedError):
+            return Checked(failure=tell(error), devices=simulation.touched)
         if isinstance(error, _OutOfLimits):
             place = place_of(simulation.culprit or "", plans[item.plan].info, item.args, item.kwargs)
             text = f"{item.plan}, {place}: {error}" if place else f"{item.plan}: {error}"
@@ -133,7 +136,6 @@ class _Simulation:
     def __init__(self, devices: SimulatedDevices) -> None:
         self.devices = devices
         self.culprit: str | None = None
-        self._asked_people = False
         self._touched: dict[str, None] = {}
         self._saved = 0
         self._promised: int | None = None
@@ -156,7 +158,7 @@ class _Simulation:
     @property
     def is_guessed(self) -> bool:
         """Whether the plan's course depends on what is made up here."""
-        return self._asked_people or self.devices.is_guessed
+        return self.devices.is_guessed
 
     def iterate(self, plan: Generator[Msg, Any, Any]) -> None:
         deadline = time.monotonic() + MOST_SECONDS
@@ -259,8 +261,7 @@ class _Simulation:
         return 0
 
     def _on_input(self, msg: Msg) -> str:
-        self._asked_people = True
-        return ""
+        raise no_terminal(msg.kwargs.get("prompt", ""))
 
     def _on_RE_class(self, msg: Msg) -> type[RunEngine]:
         return RunEngine

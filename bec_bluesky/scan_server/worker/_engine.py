@@ -11,16 +11,25 @@ from bluesky import RunEngine
 from bluesky.utils import DuringTask, PlanHalt
 
 from bec_bluesky import __version__
+from bec_bluesky.errors import RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.queue import RunAction
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "no_terminal"]
 
 _log = logger(__name__)
 _ENDING = ("stopping", "aborting", "halting")
 _ENDS_OF_POINTS = ("save", "remote_step")
 _PASSING_TIME = ("sleep", "null")
 """What a plan may do after a point, or a checkpoint, without having begun another."""
+
+
+def no_terminal(prompt: str) -> RefusedError:
+    """Say that nobody can answer a plan here."""
+    asked = f"the plan asks {prompt.strip()!r}" if prompt.strip() else "the plan asks for input"
+    return RefusedError(
+        f"{asked}, and a queue has no terminal where somebody could answer: use arguments instead", "no_terminal"
+    )
 
 
 class Engine(RunEngine):
@@ -131,6 +140,10 @@ class Engine(RunEngine):
             return
         await self._reset_checkpoint_state_coro()
         await self._finish()
+
+    async def _input(self, msg: Any) -> str:
+        """Fail: without a terminal the stock engine takes silence for an answer, and a plan like `tweak` moves on."""
+        raise no_terminal(msg.kwargs.get("prompt", ""))
 
     def _cut_clean_up_short(self) -> None:
         """Halt although the plan is cleaning up; the state machine has no way from aborting to halting."""

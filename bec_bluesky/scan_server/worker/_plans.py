@@ -26,8 +26,8 @@ __all__ = ["OfferedPlan", "PlanRegistry"]
 _log = logger(__name__)
 _STUBS = ("mv", "mvr", "sleep")
 """Of `bluesky.plan_stubs`: what people do between plans."""
-_INTERNAL = frozenset({"ramp_plan", "inner_product_scan", "outer_product_scan", "relative_inner_product_scan"})
-"""Of `bluesky.plans`: what takes a plan as argument, and what is deprecated."""
+_INTERNAL = frozenset({"ramp_plan", "tweak", "inner_product_scan", "outer_product_scan", "relative_inner_product_scan"})
+"""Of `bluesky.plans`: what takes a plan as argument, asks at a terminal, or is deprecated."""
 _STARTUP = "startup"
 
 

@@ -76,6 +76,11 @@ def to_the_peak(detector, motor):
     return (yield from inner())
 
 
+def asks_a_person():
+    \"\"\"Go where a person says.\"\"\"
+    return (yield from bps.input_plan("how far? "))
+
+
 def blocking(motor):
     \"\"\"Block in plain Python.\"\"\"
     time.sleep(4)
@@ -359,6 +364,15 @@ async def test_a_check_counts_points_names_devices_and_moves_nothing(bench: Work
     assert (await check(bench, "fly_scan", ["blob"], 10, 0.02)).points == 10
     assert (await check(bench, "mv", "samx", 3)).points == 0
     assert await position(bus, "samx") == before
+
+
+async def test_a_plan_that_asks_at_a_terminal_is_refused_and_takes_no_silence_for_an_answer(bench: Worker) -> None:
+    failure = (await check(bench, "asks_a_person")).failure
+    assert failure is not None
+    assert (failure.code, failure.text.split(",")[0]) == ("no_terminal", "the plan asks 'how far?'")
+    done = await bench.done(await bench.run("asks_a_person"))
+    assert done.result.exit_status == "failed"
+    assert "no terminal" in done.result.reason
 
 
 async def test_a_position_outside_of_the_limits_is_told_with_its_point(bench: Worker) -> None:
