@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bec_bluesky.messages import common, devices, products, queue
+from bec_bluesky.messages import around_queue, common, devices, products, queue
 
 __all__ = ["ALL", "Channel", "Shape", "document_stream"]
 
@@ -74,7 +74,9 @@ NAMED_QUEUE = Channel("queue:<queue>:state", None, "table", writer="scan server"
 NAMED_STATUS = Channel("queue:<queue>:status", queue.ScanServerStatus, "latest", writer="scan server")
 NAMED_STATUS_CHANGED = Channel("queue:<queue>:status:changed", queue.ScanServerStatus, "fan-out", writer="scan server")
 AROUND = Channel("scan:around", None, "table", writer="scan server")
-CONSOLE = Channel("console", common.ConsoleText, "log", writer="scan server", length=10_000)
+CONSOLE = Channel("console", common.ConsoleText, "log", writer="scan server", length=4_000)
+TASKS = Channel("scan:tasks", around_queue.Task, "table", writer="scan server")
+SCRIPTS = Channel("scan:scripts", around_queue.KeptScripts, "latest", writer="scan server")
 ITEMS_DONE = Channel("queue:done", queue.ItemDone, "stream", writer="scan server")
 QUEUESERVER = Channel("queueserver:state", None, "table", writer="queueserver")
 

@@ -12,7 +12,18 @@ from typing import Any, Self
 
 from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Caller
-from bec_bluesky.channels import ALARMS, DEVICE_HOLDERS, DEVICES, FILES, PLANS, RESULTS, RUNS, SERVICES, Channel
+from bec_bluesky.channels import (
+    ALARMS,
+    DEVICE_HOLDERS,
+    DEVICES,
+    FILES,
+    PLANS,
+    RESULTS,
+    RUNS,
+    SCRIPTS,
+    SERVICES,
+    Channel,
+)
 from bec_bluesky.client._completion import allow_completion
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_door import DeviceDoor, open_device_door
@@ -27,11 +38,12 @@ from bec_bluesky.client._queue import QueueDoor
 from bec_bluesky.client._watch import run_and_watch
 from bec_bluesky.documents import Runs, find_catalog
 from bec_bluesky.errors import BusError, NoReplyError, RefusedError
+from bec_bluesky.messages.around_queue import KeptScripts
 from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import DeviceHolder, DeviceInfo
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, RunOpened
 from bec_bluesky.messages.queue import MAIN_QUEUE, ControlRun, GetStatus, PlanInfo, RequestBody, ScanServerStatus
-from bec_bluesky.proxy import StopReport
+from bec_bluesky.proxy import DeviceLink, StopReport
 from bec_bluesky.settings import Settings, load
 
 __all__ = ["Client", "connect"]
@@ -220,6 +232,16 @@ class Client:
             if self._door is None:
                 self._door = self._loop.call(self._open_door())
             return self._door
+
+    @property
+    def device_link(self) -> DeviceLink:
+        """This session's link to the device servers."""
+        return self._device_door().link
+
+    @property
+    def kept_scripts(self) -> KeptScripts:
+        """The scripts whose definitions the workers have beside the start-up files."""
+        return self._loop.call(self.bus.get(SCRIPTS)) or KeptScripts()
 
     @property
     def device_file(self) -> DeviceFile:

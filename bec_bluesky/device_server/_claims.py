@@ -22,19 +22,12 @@ from bec_bluesky.device_server._holders import DEFAULT_LIFETIME, Holder, Holders
 from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.errors import BusError, RefusedError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.devices import DeviceHolder, Op
+from bec_bluesky.messages.devices import FREE_VERBS, DeviceHolder, Op
 
 __all__ = ["CLAIM_VERBS", "Claims"]
 
 _log = logger(__name__)
 CLAIM_VERBS = frozenset({"claim", "renew", "release"})
-_FREE_VERBS = frozenset(
-    {
-        *("read", "describe", "read_configuration", "describe_configuration", "describe_collect"),
-        *("locate", "get", "get_index", "check_value", "view", "subscribe", "clear_sub", "unsubscribe", "stop"),
-    }
-)
-"""Verbs that are always allowed: they look, or stop. Any other changes something, if only what `collect` has left."""
 _SWEEP_PERIOD = 1.0
 """Seconds between two looks at what has expired."""
 _MOST_DEAD = 64
@@ -66,7 +59,7 @@ class Claims:
 
         What a dead client said last can come after the news of its end: RefusedError, or nobody would stop it again.
         """
-        if op.verb in _FREE_VERBS or (op.verb == "trigger" and found.entry.spec.readout == "baseline"):
+        if op.verb in FREE_VERBS or (op.verb == "trigger" and found.entry.spec.readout == "baseline"):
             return  # every run reads the baseline, also while others run: that alone must not keep them apart
         self._refuse_the_dead(batch.client, f"{op.device}.{op.verb}")
         holders = self._holders

@@ -9,6 +9,8 @@ __all__ = [
     "GetLock",
     "GetRules",
     "GetTasks",
+    "KeptScript",
+    "KeptScripts",
     "LockAll",
     "LockState",
     "PlansReloaded",
@@ -35,7 +37,10 @@ class SetEnvironment(Message, frozen=True, kw_only=True, tag="set_environment"):
 
 
 class RunScript(Message, frozen=True, kw_only=True, tag="run_script"):
-    """Run Python text on the server, in a process of its own; answered with a Task at once."""
+    """Run Python text on the server, in a process of its own; answered with a Task at once.
+
+    What it defines can be used by later items, functions and scripts, until the environment is closed.
+    """
 
     script: str
     title: str = ""
@@ -50,7 +55,7 @@ class RunFunction(Message, frozen=True, kw_only=True, tag="run_function"):
 
 
 class EndTask(Message, frozen=True, kw_only=True, tag="end_task"):
-    """End a task; nothing happens if it has ended."""
+    """End a task: its clean-up may take two seconds, then its process is killed. Nothing happens if it has ended."""
 
     task_id: str
 
@@ -133,10 +138,28 @@ class Task(Message, frozen=True, kw_only=True, tag="task"):
     traceback: str = ""
     value: Any = None
     """What a function returned, if it can cross."""
+    note: str = ""
+    """One sentence on what is not as one might expect although it did not fail, e.g. a value that could not cross."""
     output: str = ""
     """The end of what it printed."""
     time_start: float = 0.0
     time_stop: float = 0.0
+
+
+class KeptScript(Message, frozen=True, kw_only=True, tag="kept_script"):
+    """A script that ran well and defines something: workers take that up after the start-up files."""
+
+    script_id: str
+    text: str
+    title: str = ""
+    user: str = ""
+    time: float = 0.0
+
+
+class KeptScripts(Message, frozen=True, kw_only=True, tag="kept_scripts"):
+    """All of them, in the order in which they ran."""
+
+    scripts: list[KeptScript] = []
 
 
 class Tasks(Message, frozen=True, kw_only=True, tag="tasks"):

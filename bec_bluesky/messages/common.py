@@ -62,6 +62,7 @@ class ConsoleText(Message, frozen=True, kw_only=True, tag="console_text"):
     """What a plan, a script or a service says to people, as it was printed."""
 
     time: float
+    """When it was read, at most a fifth of a second after it was printed."""
     source: str
     """scan_server, worker, or the id of a task."""
     text: str

@@ -7,6 +7,7 @@ import msgspec
 from bec_bluesky.messages.common import Message
 
 __all__ = [
+    "FREE_VERBS",
     "Answer",
     "Answers",
     "Beat",
@@ -18,6 +19,14 @@ __all__ = [
     "Op",
     "Readback",
 ]
+
+FREE_VERBS = frozenset(
+    {
+        *("read", "describe", "read_configuration", "describe_configuration", "describe_collect"),
+        *("locate", "get", "get_index", "check_value", "view", "subscribe", "clear_sub", "unsubscribe", "stop"),
+    }
+)
+"""Verbs that are always allowed: they look, or stop. Any other changes something, if only what `collect` has left."""
 
 
 class Op(msgspec.Struct, frozen=True, array_like=True):

@@ -1,7 +1,8 @@
-"""Between the scan server and its worker process (frames on a socket pair, not on Redis)."""
+"""Between the scan server and its worker and task processes (frames on a socket pair, not on Redis)."""
 
-from typing import Any
+from typing import Any, Literal
 
+from bec_bluesky.messages.around_queue import KeptScript
 from bec_bluesky.messages.common import Failure, Message
 from bec_bluesky.messages.queue import ItemResult, PlanInfo, Progress, QueueItem, RunAction
 
@@ -10,6 +11,7 @@ __all__ = [
     "CheckResult",
     "Control",
     "FromWorker",
+    "InterruptTask",
     "ItemWaits",
     "ModulesReloaded",
     "Ping",
@@ -19,7 +21,10 @@ __all__ = [
     "RunStarted",
     "RunState",
     "RunStopped",
+    "RunTask",
     "Shutdown",
+    "TakeScript",
+    "TaskEnded",
     "ToWorker",
     "WorkerItemDone",
     "WorkerProgress",
@@ -65,7 +70,31 @@ class ReloadModules(Message, frozen=True, kw_only=True, tag="reload_modules"):
     module: str = ""
 
 
-ToWorker = RunItem | CheckItem | Control | Shutdown | Ping | ReloadModules
+class TakeScript(Message, frozen=True, kw_only=True, tag="take_script"):
+    """Take up what a script defines, between two items or tasks; a worker answers with ModulesReloaded."""
+
+    script: KeptScript
+
+
+class RunTask(Message, frozen=True, kw_only=True, tag="run_task"):
+    """To a task process: run a script (`text`), or call a function of the namespace (`name`)."""
+
+    task_id: str
+    kind: Literal["script", "function"]
+    title: str = ""
+    text: str = ""
+    name: str = ""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+
+
+class InterruptTask(Message, frozen=True, kw_only=True, tag="interrupt_task"):
+    """To a task process: raise KeyboardInterrupt in this task, if it runs."""
+
+    task_id: str
+
+
+ToWorker = RunItem | CheckItem | Control | Shutdown | Ping | ReloadModules | TakeScript | RunTask | InterruptTask
 
 
 class WorkerReady(Message, frozen=True, kw_only=True, tag="worker_ready"):
@@ -139,7 +168,7 @@ class Pong(Message, frozen=True, kw_only=True, tag="pong"):
 
 
 class ModulesReloaded(Message, frozen=True, kw_only=True, tag="modules_reloaded"):
-    """The answer to ReloadModules."""
+    """The answer to ReloadModules, and to TakeScript."""
 
     plans: list[PlanInfo] = []
     """All that are offered now."""
@@ -147,7 +176,22 @@ class ModulesReloaded(Message, frozen=True, kw_only=True, tag="modules_reloaded"
     """Names of plans that are made of other code now."""
     problems: list[str] = []
     failure: Failure | None = None
-    """There is no such module; nothing was done."""
+    """There is no such module, or the script cannot be taken up; nothing was done."""
+
+
+class TaskEnded(Message, frozen=True, kw_only=True, tag="task_ended"):
+    """A task has ended, and all that it printed is written."""
+
+    task_id: str
+    reason: str = ""
+    """Why it failed, in one sentence; empty: it did not."""
+    traceback: str = ""
+    value: Any = None
+    note: str = ""
+    defines: bool = False
+    """Whether it is a script of which something is to be kept."""
+    memory: int = 0
+    """Bytes that the process has resident."""
 
 
 FromWorker = (
@@ -161,4 +205,5 @@ FromWorker = (
     | WorkerProgress
     | WorkerItemDone
     | CheckResult
+    | TaskEnded
 )

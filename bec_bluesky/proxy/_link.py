@@ -7,13 +7,13 @@ import functools
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 from bec_bluesky.bus import Address, parse
-from bec_bluesky.errors import DeviceServerLost, DeviceTimeout
+from bec_bluesky.errors import DeviceServerLost, DeviceTimeout, RefusedError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.devices import Answers, Beat
+from bec_bluesky.messages.devices import FREE_VERBS, Answers, Beat
 from bec_bluesky.proxy._blocking import BlockingCaller
 from bec_bluesky.proxy._claims import Claims, Holding
 from bec_bluesky.proxy._connection import Connection
@@ -59,6 +59,8 @@ class DeviceLink:
         self.does_steps = False
         """Whether the RunEngine knows the message `remote_step` (`_step.py`)."""
         self._thread = 0
+        self._looking_thread = 0
+        """The thread that may only look, if there is one."""
         self._servers: dict[str, ServerState] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._connection = Connection(self)
@@ -190,8 +192,19 @@ class DeviceLink:
 
     def submit(self, path: str, verb: str, args: Any, kwargs: Any, waiter: Waiter | None) -> None:
         """Ask for a verb; the answers go to `waiter`."""
+        if self._looking_thread and verb not in FREE_VERBS and threading.get_ident() == self._looking_thread:
+            raise RefusedError(f"{path}.{verb} is not carried out here: only looking at devices is", "only_looking")
         server = self._server_of(path)
         self.call_in_loop(self._submit, server, path, verb, args, kwargs, waiter)
+
+    @contextlib.contextmanager
+    def only_looking(self) -> Iterator[None]:
+        """Refuse, while the block lasts, whatever this thread asks of devices but to look and to stop."""
+        self._looking_thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._looking_thread = 0
 
     def submit_to_server(self, server: str, verb: str, args: Any, waiter: Waiter | None) -> int:
         """Ask a server itself, in the loop, for something that must keep its order with the verbs of devices.

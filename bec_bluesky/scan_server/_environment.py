@@ -1,7 +1,7 @@
 """What clients of bluesky-queueserver call the environment: a mark, and new workers where they want them."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from bec_bluesky.errors import RefusedError
@@ -15,6 +15,7 @@ __all__ = ["Environment"]
 
 _LONGEST_START = 120.0
 """Seconds for which a worker is awaited; then the environment counts as closed again."""
+Forget = Callable[[str | None], Awaitable[None]]
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 
@@ -22,9 +23,19 @@ class Environment:
     """Opens and closes the environment; workers are there all the time, so that opening takes no time."""
 
     def __init__(
-        self, pool: WorkerPool, around: Surroundings, tasks: TaskBook, changed: Callable[[], None], spawn: Spawn
+        self,
+        pool: WorkerPool,
+        around: Surroundings,
+        tasks: TaskBook,
+        changed: Callable[[], None],
+        spawn: Spawn,
+        *,
+        opened: Callable[[], None],
+        forget: Forget,
     ) -> None:
+        """`opened` is told of it; `forget` gives up what scripts defined, at once if it is told why."""
         self._pool, self._around, self._tasks, self._changed, self._spawn = pool, around, tasks, changed, spawn
+        self._opened, self._forget = opened, forget
         self._changing: asyncio.Task[None] | None = None
 
     async def set(self, asked: SetEnvironment, request: Request) -> Task | None:
@@ -41,7 +52,7 @@ class Environment:
         elif asked.action == "destroy":
             self._begin("destroying", self._renew("the environment was destroyed" + _by(request)))
         else:
-            return self._tasks.update(request)
+            return await self._tasks.update(request)
         return None
 
     def _begin(self, state: str, work: Coroutine[Any, Any, None]) -> None:
@@ -54,9 +65,11 @@ class Environment:
     async def _open(self) -> None:
         is_ready = await self._pool.wait_until_ready(_LONGEST_START)
         self._around.environment = "open" if is_ready else "closed"
+        self._opened()
         self._changed()
 
     async def _renew(self, why: str | None) -> None:
+        await self._forget(why)
         await self._pool.renew(why)
         self._around.environment = "closed"
         self._changed()

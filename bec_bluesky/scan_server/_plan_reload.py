@@ -16,12 +16,19 @@ class PlanReload:
     """Carries out ReloadPlans."""
 
     def __init__(
-        self, pool: WorkerPool, plans: PlanBook, keeper: QueueKeeper, offer: Callable[[list[PlanInfo]], None]
+        self,
+        pool: WorkerPool,
+        plans: PlanBook,
+        keeper: QueueKeeper,
+        offer: Callable[[list[PlanInfo]], None],
+        reloaded: Callable[[], None],
     ) -> None:
+        """`reloaded` is told when all that is there should be imported anew by others than workers, too."""
         self._pool = pool
         self._plans = plans
         self._keeper = keeper
         self._offer = offer
+        self._reloaded = reloaded
 
     async def reload(self, asked: ReloadPlans, request: Request) -> PlansReloaded:
         """Have all workers import plans anew; what runs goes on with what it began with."""
@@ -30,6 +37,7 @@ class PlanReload:
         if found.failure is not None:
             raise CheckFailed(found.failure)
         self._offer(found.plans)
+        self._reloaded()
         after = {plan.name: plan for plan in found.plans}
         described = {name for name, plan in after.items() if name in before and before[name] != plan}
         return PlansReloaded(

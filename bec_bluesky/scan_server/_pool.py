@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.log import logger
+from bec_bluesky.messages.around_queue import KeptScript
 from bec_bluesky.messages.queue import ItemResult, QueueItem, RunAction, RunOfItem
 from bec_bluesky.messages.worker import (
     CheckItem,
@@ -22,10 +23,12 @@ from bec_bluesky.messages.worker import (
     ReloadModules,
     RunItem,
     RunState,
+    TakeScript,
     WorkerItemDone,
     WorkerReady,
 )
 from bec_bluesky.scan_server._activity import ENDING, Activity, Job, Listener
+from bec_bluesky.scan_server._console import Console
 from bec_bluesky.scan_server._worker_process import WORKER_COMMAND, WorkerProcess
 from bec_bluesky.settings import Settings
 
@@ -68,7 +71,7 @@ class _Worker:
         self.job: Job | None = None
         self.checks: dict[str, asyncio.Future[CheckResult]] = {}
         self.reloads: list[asyncio.Future[ModulesReloaded]] = []
-        """Of plans, in the order in which they were asked for."""
+        """Of plans and scripts, in the order in which they were asked for."""
 
     @property
     def is_free(self) -> bool:
@@ -87,12 +90,15 @@ class WorkerPool:
         command: tuple[str, ...] = WORKER_COMMAND,
         has_spare: bool = True,
         patience: Patience,
+        console: Console | None = None,
     ) -> None:
+        """`console` publishes what they print."""
         self._settings = settings
         self._listener = listener
         self._spawn = spawn
         self._command = command
         self._patience = patience
+        self._console = console
         self.most = 1 + has_spare
         """Workers there may be, at least as many as there are at first; more are started when the others have work."""
         self._slots: list[_Worker | None] = [None] * self.most
@@ -214,6 +220,7 @@ class WorkerPool:
                 on_message=self._heard,
                 silence=self._patience.silence,
                 number=next(self._numbers),
+                console=self._console,
             )
             worker = self._slots[slot] = _Worker(process)
             if not self.ready:
@@ -369,34 +376,53 @@ class WorkerPool:
     # ── plans ──
 
     async def reload(self, module: str, *, longest: float) -> ModulesReloaded:
-        """Have the workers import plans anew: a free one first, then, if it survives, all others.
+        """Have the workers import plans anew; see `_tell_all`."""
+        return await self._tell_all(ReloadModules(module=module), f"Importing {module or 'the plans'}", longest)
+
+    async def take_up(
+        self, script: KeptScript, *, longest: float, then: Callable[[], Awaitable[None]]
+    ) -> ModulesReloaded:
+        """Have the workers take up what a script defines; see `_tell_all`. Raises RefusedError if the first can't."""
+        what = f"Taking up what {script.title or 'the script'} defines"
+        found = await self._tell_all(TakeScript(script=script), what, longest, then)
+        if found.failure is not None:
+            raise RefusedError(found.failure.text, found.failure.code)
+        return found
+
+    async def _tell_all(
+        self,
+        message: ReloadModules | TakeScript,
+        what: str,
+        longest: float,
+        then: Callable[[], Awaitable[None]] | None = None,
+    ) -> ModulesReloaded:
+        """Have a free worker load something, `then` do this, then, since it survived, all others.
 
         Raises RefusedError if none is free, or that one does not answer within `longest` seconds: it is ended then, and
         the others keep what they have. Those that run an item follow when that has ended.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + longest
-        first = await self._free_until(deadline)
-        found = self._ask_to_reload(first, module)
+        first = await self._free_until(deadline, what)
+        found = self._ask_to_load(first, message)
         await asyncio.wait([found], timeout=deadline - loop.time())
         if not found.done():
-            first.process.kill("it did not finish importing plans")
+            first.process.kill(f"it did not finish {what[0].lower()}{what[1:]}")
         if not found.done() or found.cancelled():
-            raise RefusedError(
-                f"Importing {module or 'the plans'} took too long or ended a worker; the others keep what they have",
-                "import",
-            )
+            raise RefusedError(f"{what} took too long or ended a worker; the others keep what they have", "import")
         answer = found.result()
         if answer.failure is None:
+            if then is not None:
+                await then()
             others = [each for each in self._workers() if each is not first and each.process.is_connected]
             are_free = [each.is_free for each in others]
-            asked = [self._ask_to_reload(each, module) for each in others]
+            asked = [self._ask_to_load(each, message) for each in others]
             free = [future for future, is_free in zip(asked, are_free, strict=True) if is_free]
             if free:
                 await asyncio.wait(free, timeout=max(0.0, deadline - loop.time()))
         return answer
 
-    async def _free_until(self, deadline: float) -> _Worker:
+    async def _free_until(self, deadline: float, what: str) -> _Worker:
         try:
             async with asyncio.timeout_at(deadline):
                 while (free := next((each for each in reversed(self._workers()) if each.is_free), None)) is None:
@@ -404,14 +430,14 @@ class WorkerPool:
                     await self._someone_is_free.wait()
         except TimeoutError:
             raise RefusedError(
-                "No worker is free to import plans: ask again when an item has ended", "no_worker"
+                f"{what} needs a free worker, and there is none: ask again when an item has ended", "no_worker"
             ) from None
         return free
 
-    def _ask_to_reload(self, worker: _Worker, module: str) -> asyncio.Future[ModulesReloaded]:
+    def _ask_to_load(self, worker: _Worker, message: ReloadModules | TakeScript) -> asyncio.Future[ModulesReloaded]:
         future: asyncio.Future[ModulesReloaded] = asyncio.get_running_loop().create_future()
         worker.reloads.append(future)
-        worker.process.send(ReloadModules(module=module))
+        worker.process.send(message)
         return future
 
     def _refresh_free(self) -> None:

@@ -14,7 +14,7 @@ from bec_bluesky.channels import REPLIES, REQUESTS
 from bec_bluesky.errors import BusError, FencedError, RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, unpack
-from bec_bluesky.messages.around_queue import GetLock, GetRules, GetTasks
+from bec_bluesky.messages.around_queue import EndTask, GetLock, GetRules, GetTasks
 from bec_bluesky.messages.common import Failure
 from bec_bluesky.messages.failures import tell
 from bec_bluesky.messages.queue import (
@@ -33,7 +33,7 @@ __all__ = ["LOOKING", "CheckFailed", "RequestReader", "time_left"]
 _log = logger(__name__)
 LOOKING = (GetStatus, GetQueue, GetHistory, GetTasks, GetLock, GetRules)
 """Change nothing: may be carried out twice, and their answers are not kept."""
-_AT_ONCE = (StopQueue, ControlRun, *LOOKING)
+_AT_ONCE = (StopQueue, ControlRun, EndTask, *LOOKING)
 """Carried out without waiting for earlier requests of the same client."""
 _REMEMBERED = 1000
 """Replies kept for requests that come twice."""

@@ -10,11 +10,14 @@ from bec_bluesky.channels import INSTRUCTIONS, SERVICES
 from bec_bluesky.errors import BusError, FencedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.around_queue import (
+    EndTask,
     GetLock,
     GetRules,
     GetTasks,
     LockAll,
     ReloadPlans,
+    RunFunction,
+    RunScript,
     SetEnvironment,
     SetRules,
     Unlock,
@@ -25,6 +28,7 @@ from bec_bluesky.messages.worker import WorkerReady
 from bec_bluesky.plugins import read_profile
 from bec_bluesky.scan_server._actions import Actions
 from bec_bluesky.scan_server._announcer import Announcer
+from bec_bluesky.scan_server._console import Console
 from bec_bluesky.scan_server._devices import DeviceBook
 from bec_bluesky.scan_server._environment import Environment
 from bec_bluesky.scan_server._keeper import QueueKeeper
@@ -39,8 +43,10 @@ from bec_bluesky.scan_server._plans import PlanBook
 from bec_bluesky.scan_server._pool import Patience, WorkerPool
 from bec_bluesky.scan_server._queue_events import Ended, StopAsked, WorkerLost
 from bec_bluesky.scan_server._requests import RequestReader
+from bec_bluesky.scan_server._script_shelf import ScriptShelf
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.scan_server._surroundings import Surroundings
+from bec_bluesky.scan_server._task_runner import TASK_COMMAND, TaskRunner
 from bec_bluesky.scan_server._tasks import TaskBook
 from bec_bluesky.scan_server._worker_process import WORKER_COMMAND
 from bec_bluesky.service import Service
@@ -72,6 +78,7 @@ class ScanServer(Service):
         settings: Settings,
         *,
         worker_command: tuple[str, ...] = WORKER_COMMAND,
+        task_command: tuple[str, ...] = TASK_COMMAND,
         has_spare: bool = True,
         patience: Patience | None = None,
         queues: tuple[str, ...] | None = None,
@@ -84,9 +91,18 @@ class ScanServer(Service):
         self.around = Surroundings()
         self.plans = PlanBook()
         self.devices = DeviceBook()
+        self.console = Console()
         self.pool = WorkerPool(
-            settings, self, self.spawn, command=worker_command, has_spare=has_spare, patience=patience or Patience()
+            settings,
+            self,
+            self.spawn,
+            command=worker_command,
+            has_spare=has_spare,
+            patience=patience or Patience(),
+            console=self.console,
         )
+        self._task_command = task_command
+        self._runner: TaskRunner | None = None
         self._ownership: Ownership | None = None
         self._store: QueueStore | None = None
         self._keeper: QueueKeeper | None = None
@@ -137,9 +153,26 @@ class ScanServer(Service):
         locks, permissions = await self._load_surroundings()
         profile = read_profile(self.settings)
         metadata = MetadataRules(profile.metadata_schema, profile.metadata)
-        reload = PlanReload(self.pool, self.plans, keeper, self._offer)
-        tasks = TaskBook(self.around, reload, self.activity_changed, self.spawn)
-        environment = Environment(self.pool, self.around, tasks, self.activity_changed, self.spawn)
+        reload = PlanReload(self.pool, self.plans, keeper, self._offer, lambda: runner.renew())
+        tasks = TaskBook(self.bus, self.around, reload, self.activity_changed, self.spawn)
+        shelf = ScriptShelf(self.bus, self.pool, self._offer)
+        await tasks.load()
+        await shelf.load()
+        self._runner = runner = self._make_runner(tasks, shelf)
+
+        async def forget(why: str | None) -> None:
+            await shelf.forget()
+            runner.renew(why)
+
+        environment = Environment(
+            self.pool,
+            self.around,
+            tasks,
+            self.activity_changed,
+            self.spawn,
+            opened=runner.warm_up,
+            forget=forget,
+        )
         actions = Actions(
             keeper=keeper,
             pool=self.pool,
@@ -156,6 +189,9 @@ class ScanServer(Service):
                 GetRules: permissions.get,
                 ReloadPlans: reload.reload,
                 GetTasks: tasks.get,
+                RunScript: runner.run_script,
+                RunFunction: runner.run_function,
+                EndTask: runner.end,
             },
         )
         self._requests = RequestReader(
@@ -166,6 +202,7 @@ class ScanServer(Service):
         self._spawn_owned(self._keep_lease(ownership), "lease")
         self._spawn_owned(self._requests.run(), "requests")
         self.spawn(self.devices.follow(self.bus), "devices")
+        self.spawn(self.console.run(self.bus), "console")
         self.pool.start()
         announcer.changed()
 
@@ -175,7 +212,9 @@ class ScanServer(Service):
             self._requests.close()
         for name in self._keeper.states if self._keeper is not None else ():
             self._post(name, StopAsked())
-        await self.pool.stop(_WORKER_GRACE)
+        tasks_end = [] if self._runner is None else [self._runner.stop()]
+        await asyncio.gather(self.pool.stop(_WORKER_GRACE), *tasks_end)
+        await self.console.flush(self.bus)
         if self._losses:
             await asyncio.wait(self._losses, timeout=_LAST_WRITES)
         if self._replaced_by is not None:
@@ -198,6 +237,8 @@ class ScanServer(Service):
         self._offer(ready.plans)
         if self._keeper is not None:
             self._keeper.nudge()
+        if self._runner is not None and self.around.environment == "open" and self.pool.ready == self.pool.most:
+            self._runner.warm_up()  # last, since it imports what the workers did
 
     def _offer(self, plans: list[PlanInfo]) -> None:
         if self.plans.take(plans):
@@ -280,6 +321,18 @@ class ScanServer(Service):
         if read_profile(self.settings).environment_is_open:
             self.around.environment = "open"
         return locks, permissions
+
+    def _make_runner(self, tasks: TaskBook, shelf: ScriptShelf) -> TaskRunner:
+        return TaskRunner(
+            self.settings,
+            tasks,
+            shelf,
+            self.console,
+            self.spawn,
+            changed=self.activity_changed,
+            tell_devices=self._tell_devices,
+            command=self._task_command,
+        )
 
     async def _take_up(self, store: QueueStore, keeper: QueueKeeper) -> None:
         loaded = await store.load(self._declared_queues())

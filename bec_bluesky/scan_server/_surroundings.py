@@ -20,6 +20,6 @@ class Surroundings:
     """Owner: Permissions."""
     tasks: int = 0
     tasks_revision: int = 0
-    """Owner: Tasks."""
+    """Owner: TaskBook."""
     plans_revision: int = 0
     """Owner: the service."""

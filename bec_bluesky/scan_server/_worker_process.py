@@ -1,4 +1,4 @@
-"""One worker process: its start, the frames to and from it, its end."""
+"""One worker or task process: its start, the frames to and from it, its end."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bec_bluesky.log import logger
 from bec_bluesky.messages.worker import FromWorker, Ping, Shutdown, ToWorker, WorkerReady
+from bec_bluesky.scan_server._console import Console, Tail
 from bec_bluesky.scan_server._frames import FrameReader, frame
 from bec_bluesky.settings import Settings
 
@@ -23,7 +24,7 @@ _PING_PERIOD = 1.0
 _LONGEST_START = 90.0
 """Seconds until a worker must be ready."""
 _OUTPUTS_KEPT = 20
-"""Files with what workers printed."""
+"""Files with what workers printed; as many of task processes."""
 _TAIL = 2000
 """Characters of it that are shown when a worker dies."""
 
@@ -42,12 +43,20 @@ class WorkerProcess:
         on_message: Callable[["WorkerProcess", FromWorker], None],
         silence: float = 10.0,
         number: int = 0,
+        kind: str = "worker",
+        console: Console | None = None,
+        source: str = "worker",
     ) -> None:
+        """`kind` is what people call it; what it prints is published on `console` in the name of `source`."""
         self._settings = settings
         self._command = command
         self._on_message = on_message
         self._silence = silence
         self._number = number
+        self._kind = kind
+        self._console, self._source = console, source
+        self.tail: Tail | None = None
+        """Follows what it prints, while it lives."""
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._is_heard = True
@@ -107,11 +116,13 @@ class WorkerProcess:
             theirs.close()
             os.close(output)
         reader, self._writer = await asyncio.open_connection(sock=ours)
+        if self._console is not None and self._output is not None:
+            self.tail = self._console.follow(self._output, self._source)
         if self.is_expected_to_end:  # asked for while it was being started
             self.send(Shutdown())
         try:
             async with asyncio.TaskGroup() as tasks:
-                watch = tasks.create_task(self._watch(), name=f"watch worker {self.pid}")
+                watch = tasks.create_task(self._watch(), name=f"watch {self._kind} {self.pid}")
                 await self._hear(reader)
                 code = await self._exit_code()
                 watch.cancel()
@@ -120,6 +131,8 @@ class WorkerProcess:
             self.kill("the scan server let go of it")
             self._writer.close()
             await self._process.wait()
+            if self._console is not None and self.tail is not None:
+                self._console.leave(self.tail)
 
     async def _hear(self, reader: asyncio.StreamReader) -> None:
         frames = FrameReader(reader, FromWorker)
@@ -160,16 +173,16 @@ class WorkerProcess:
 
     def _describe(self, code: int) -> str:
         if self._ended_because:
-            return f"the worker process was ended: {self._ended_because}"
+            return f"the {self._kind} process was ended: {self._ended_because}"
         if code < 0:
             try:
                 name = signal.Signals(-code).name
             except ValueError:
                 name = "unknown"
-            return f"the worker process was killed by signal {-code} ({name})" + self._last_words()
+            return f"the {self._kind} process was killed by signal {-code} ({name})" + self._last_words()
         if code == 0:
-            return "the worker process exited"
-        return f"the worker process exited with code {code}" + self._last_words()
+            return f"the {self._kind} process exited"
+        return f"the {self._kind} process exited with code {code}" + self._last_words()
 
     def _last_words(self) -> str:
         """Quote the last line that it printed, if there is any."""
@@ -182,7 +195,7 @@ class WorkerProcess:
 
     def _open_output(self) -> int:
         """Open a file for what it prints: a file, not a pipe, so that it may print when this process is gone."""
-        directory = self._settings.log_dir / "workers"
+        directory = self._settings.log_dir / f"{self._kind}s"
         directory.mkdir(parents=True, exist_ok=True)
         for old in sorted(directory.glob("*.out"))[: -(_OUTPUTS_KEPT - 1)]:
             old.unlink(missing_ok=True)

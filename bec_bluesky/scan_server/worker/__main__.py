@@ -8,6 +8,7 @@ import sys
 
 from bec_bluesky import log
 from bec_bluesky.errors import BecBlueskyError
+from bec_bluesky.scan_server._output import write_lines_at_once
 from bec_bluesky.settings import load
 
 
@@ -17,6 +18,7 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True, help="file descriptor of the connection to the scan server")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal means the scan server, which then says so
+    write_lines_at_once()
     settings = load()
     log.set_up("worker", level=settings.log_level)  # stderr: the scan server keeps it in a file, with what plans print
     logging.getLogger("bluesky").setLevel(logging.WARNING)

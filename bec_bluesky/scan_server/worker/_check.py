@@ -17,6 +17,7 @@ from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.failures import tell
 from bec_bluesky.messages.queue import QueueItem
 from bec_bluesky.proxy import RemoteDevice
+from bec_bluesky.scan_server._output import printing_nothing
 from bec_bluesky.scan_server._validation import place_of
 from bec_bluesky.scan_server.worker._arguments import call
 from bec_bluesky.scan_server.worker._cause import cause_of
@@ -81,7 +82,8 @@ async def check_item(
             checked.set_result(outcome)
 
     def work() -> None:
-        outcome = check(item, plans, devices, readings)
+        with printing_nothing():
+            outcome = check(item, plans, devices, readings)
         loop.call_soon_threadsafe(settle, outcome)
 
     # a thread of its own and not a pool's: it can't be ended, and must hold up neither other checks nor the exit

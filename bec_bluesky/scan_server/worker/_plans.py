@@ -1,5 +1,6 @@
 """The plans that may be asked for: found, described, and imported anew while everything runs."""
 
+import contextlib
 import enum
 import functools
 import inspect
@@ -16,8 +17,10 @@ from bec_bluesky import plugins
 from bec_bluesky.errors import RefusedError, UnknownPlanError, choices
 from bec_bluesky.fresh_modules import FreshModules
 from bec_bluesky.log import logger
+from bec_bluesky.messages.around_queue import KeptScript
 from bec_bluesky.messages.queue import PlanInfo
 from bec_bluesky.scan_server.worker._describe import describe, enumerations
+from bec_bluesky.scan_server.worker._scripts import Guard, Scripts
 from bec_bluesky.scan_server.worker._startup import StartupFiles
 from bec_bluesky.settings import Settings
 
@@ -49,7 +52,7 @@ class OfferedPlan:
 
 
 class PlanRegistry(Mapping[str, OfferedPlan]):
-    """Plans by name: those of bluesky, over them those of libraries, of `plans/`, and of `startup/`.
+    """Plans by name: those of bluesky, over them those of libraries, of `plans/`, of `startup/`, of scripts.
 
     What can't be imported or described is a problem, told in one sentence, and costs nothing else. Looking plans up is
     safe while another thread loads them anew: it sees those of before, or those of after.
@@ -59,6 +62,7 @@ class PlanRegistry(Mapping[str, OfferedPlan]):
         self._modules: dict[str, ModuleType] = {}
         """In the order in which later ones hide earlier ones."""
         self._startup: StartupFiles | None = None
+        self._scripts = Scripts({})
         self._plans: dict[str, OfferedPlan] = {}
         self.problems: list[str] = []
 
@@ -81,15 +85,25 @@ class PlanRegistry(Mapping[str, OfferedPlan]):
     def infos(self) -> list[PlanInfo]:
         return [plan.info for _, plan in sorted(self._plans.items())]
 
-    def load(self, settings: Settings, namespace: dict[str, Any]) -> None:
-        """Find all plans; `startup/*.py` are executed in `namespace`."""
+    def load(
+        self,
+        settings: Settings,
+        namespace: dict[str, Any],
+        scripts: Iterable[KeptScript] = (),
+        only_looking: Guard = contextlib.nullcontext,
+    ) -> None:
+        """Find all plans; `startup/*.py`, then what scripts define, are executed in `namespace`.
+
+        Of scripts only within `only_looking()`, since that comes again with each worker.
+        """
         plugins.mount(settings)
         modules, problems = plugins.import_all("plans")
         in_place = [module for module in modules if module.__name__.startswith("plans.")]
         libraries = [module for module in modules if module not in in_place]
         self._modules = {module.__name__: module for module in libraries + in_place}
         self._startup = StartupFiles(plugins.collection(settings) / "startup", namespace)
-        self.problems = [*map(str, problems), *self._startup.execute_all()]
+        self._scripts = Scripts(namespace, only_looking)
+        self.problems = [*map(str, problems), *self._startup.execute_all(), *self._scripts.take_all(scripts)]
         self._gather()
 
     def reload(self, name: str = "") -> list[str]:
@@ -99,7 +113,7 @@ class PlanRegistry(Mapping[str, OfferedPlan]):
         are made of other code now. `problems` are those of this call. Raises RefusedError if there is no such module.
         """
         assert self._startup is not None
-        before = {plan: _fingerprint(offered.function) for plan, offered in self._plans.items()}
+        before = self._fingerprints()
         self.problems = []
         files = [self._startup.find(name)] if name else self._startup.changed
         for file in filter(None, files):
@@ -107,14 +121,25 @@ class PlanRegistry(Mapping[str, OfferedPlan]):
                 self._startup.execute(file)
             except RefusedError as error:
                 self.problems.append(f"{error}; the version before it stays")
+        if any(files):
+            self.problems += self._scripts.take_again()
         if not name or files == [None]:
             self._import_anew(self._modules_meant_by(name))
+        return self._changed_since(before)
+
+    def take_script(self, script: KeptScript) -> list[str]:
+        """Take up what a script defines; gives what `reload` gives. Raises RefusedError that says why it can't be."""
+        before = self._fingerprints()
+        self.problems = []
+        self._scripts.take(script)
+        return self._changed_since(before)
+
+    def _fingerprints(self) -> dict[str, Any]:
+        return {plan: _fingerprint(offered.function) for plan, offered in self._plans.items()}
+
+    def _changed_since(self, before: dict[str, Any]) -> list[str]:
         self._gather()
-        return sorted(
-            plan
-            for plan, offered in self._plans.items()
-            if plan in before and before[plan] != _fingerprint(offered.function)
-        )
+        return sorted(plan for plan, print_ in self._fingerprints().items() if before.get(plan, print_) != print_)
 
     def _modules_meant_by(self, name: str) -> list[str]:
         in_place = plugins.names("plans", private=True)

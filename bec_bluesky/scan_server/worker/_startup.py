@@ -8,6 +8,7 @@ from typing import Any
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.fresh_modules import where_it_failed
 from bec_bluesky.log import logger
+from bec_bluesky.scan_server.worker._scripts import restore
 
 __all__ = ["StartupFiles"]
 
@@ -64,9 +65,7 @@ class StartupFiles:
         except Exception as error:  # here a process meets a plug-in
             _log.warning("%s failed", path, exc_info=True)
             if name in self._executed:  # the first time what it defined until then is better than nothing
-                for key in namespace.keys() - before.keys():
-                    del namespace[key]
-                namespace.update(before)
+                restore(namespace, before)
             raise RefusedError(f"{path} failed: {where_it_failed(error)}", "import") from error
         self._executed[name] = text
 

@@ -14,10 +14,10 @@ from bluesky.preprocessors import SupplementalData
 from bec_bluesky import embedded, plugins
 from bec_bluesky.accelerations import accelerate, chosen
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import READBACKS
+from bec_bluesky.channels import READBACKS, SCRIPTS
 from bec_bluesky.errors import BusError, RefusedError
 from bec_bluesky.log import logger
-from bec_bluesky.messages import encode
+from bec_bluesky.messages.around_queue import KeptScripts
 from bec_bluesky.messages.failures import tell
 from bec_bluesky.messages.queue import ItemResult, RunAction
 from bec_bluesky.messages.worker import (
@@ -34,6 +34,7 @@ from bec_bluesky.messages.worker import (
     RunState,
     RunStopped,
     Shutdown,
+    TakeScript,
     ToWorker,
     WorkerItemDone,
     WorkerProgress,
@@ -41,10 +42,12 @@ from bec_bluesky.messages.worker import (
 )
 from bec_bluesky.proxy import DeviceLink, RemoteDevice, prepare_engine
 from bec_bluesky.scan_server._frames import FrameReader, FrameSender
+from bec_bluesky.scan_server._output import flush_output
 from bec_bluesky.scan_server.worker._arguments import call
 from bec_bluesky.scan_server.worker._check import Readings, check_item
 from bec_bluesky.scan_server.worker._claim import ItemClaim
 from bec_bluesky.scan_server.worker._control_thread import ControlThread
+from bec_bluesky.scan_server.worker._crossing import crossing
 from bec_bluesky.scan_server.worker._engine import Engine
 from bec_bluesky.scan_server.worker._item import RunningItem
 from bec_bluesky.scan_server.worker._plans import PlanRegistry
@@ -66,8 +69,6 @@ _FLUSH = 30.0
 """Seconds that documents of a plan that has ended may wait for Redis at shutdown."""
 _LINK_PATIENCE = 5.0
 """Seconds that an item waits for a lost link to the device servers."""
-_LARGEST_VALUE = 2**20
-"""Bytes of what a plan returned; more does not cross."""
 
 
 class Worker:
@@ -76,7 +77,7 @@ class Worker:
     def __init__(self, settings: Settings, connection: socket.socket) -> None:
         self._settings = settings
         self._connection = connection
-        self._jobs: queue.SimpleQueue[RunItem | ReloadModules | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[RunItem | ReloadModules | TakeScript | None] = queue.SimpleQueue()
         self._control = ControlThread()
         self._plans = PlanRegistry()
         self._progress = ProgressMeter()
@@ -112,7 +113,9 @@ class Worker:
                 self._engine.close()
 
     def _load_plans(self) -> None:
-        self._plans.load(self._settings, {"RE": self._engine, "devices": self._link.devices})
+        kept: KeptScripts = self._control.call(self._bus.get(SCRIPTS)) or KeptScripts()
+        namespace = {"RE": self._engine, "devices": self._link.devices}
+        self._plans.load(self._settings, namespace, kept.scripts, self._link.only_looking)
         self._sender.send(
             WorkerReady(
                 pid=os.getpid(),
@@ -124,19 +127,22 @@ class Worker:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if isinstance(job, ReloadModules):
-                self._sender.send(self._reload_plans(job.module))
+            if isinstance(job, ReloadModules | TakeScript):
+                self._sender.send(self._load_more(job))
                 continue
             running = self._item
             assert running is not None
             result = self._run_item(running, job.token)
             self._item = None  # first: the next item may come as soon as this one is told
-            self._sender.send(WorkerItemDone(item_id=job.item.item_id, result=result, value=_crossing(running.value)))
+            self._sender.send(WorkerItemDone(item_id=job.item.item_id, result=result, value=crossing(running.value)[0]))
             running.told.set_result(None)
 
-    def _reload_plans(self, module: str) -> ModulesReloaded:
+    def _load_more(self, job: ReloadModules | TakeScript) -> ModulesReloaded:
         try:
-            changed = self._plans.reload(module)
+            if isinstance(job, ReloadModules):
+                changed = self._plans.reload(job.module)
+            else:
+                changed = self._plans.take_script(job.script)
         except RefusedError as error:
             return ModulesReloaded(failure=msgspec.structs.replace(tell(error), traceback=""))
         return ModulesReloaded(plans=self._plans.infos, changed=changed, problems=self._plans.problems)
@@ -150,6 +156,7 @@ class Worker:
         claim = ItemClaim(self._link, item)
         result = running.run(lambda: self._make_plan(running, claim))
         claim.end()
+        flush_output()
         self._tell_progress()  # the last points too
         self._progress.reset()
         self._control.call(self._publisher.drained())
@@ -241,7 +248,7 @@ class Worker:
                         self._sender.send(Pong(number=message.number))
                     case RunItem():
                         self._accept(message)
-                    case ReloadModules():
+                    case ReloadModules() | TakeScript():
                         self._jobs.put(message)
                     case Control():
                         if self._item is not None:  # the one that is meant: another may begin before the task does
@@ -351,11 +358,3 @@ class Worker:
 async def _done(future: "concurrent.futures.Future[None]") -> None:
     """Wait for what another thread settles; giving up the wait leaves it alone."""
     await asyncio.shield(asyncio.wrap_future(future))
-
-
-def _crossing(value: Any) -> Any:
-    """Give what a plan returned if it can cross, else None."""
-    try:
-        return value if value is not None and len(encode(value)) <= _LARGEST_VALUE else None
-    except (TypeError, ValueError, RecursionError):
-        return None
