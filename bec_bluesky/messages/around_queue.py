@@ -44,6 +44,8 @@ class RunScript(Message, frozen=True, kw_only=True, tag="run_script"):
 
     script: str
     title: str = ""
+    update_lists: bool = True
+    """Offer the plans that it defines at once; else when plans are listed anew the next time."""
 
 
 class RunFunction(Message, frozen=True, kw_only=True, tag="run_function"):

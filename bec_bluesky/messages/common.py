@@ -67,3 +67,5 @@ class ConsoleText(Message, frozen=True, kw_only=True, tag="console_text"):
     """scan_server, worker, or the id of a task."""
     text: str
     """Whole lines where possible."""
+    item_id: str = ""
+    """The item of the queue whose plan printed it, if one ran."""

@@ -25,7 +25,8 @@ class TaskMethods:
         if not isinstance(script, str):
             raise BadArgumentError("Type of the 'script' parameter in API call is incorrect.")
         self._access.feed.say("Uploading script to RE environment ...")
-        return {"task_uid": await self._start(RunScript(script=script), params)}
+        asked = RunScript(script=script, update_lists=bool(params.get("update_lists", True)))
+        return {"task_uid": await self._start(asked, params)}
 
     async def update_environment(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """List plans and devices anew."""

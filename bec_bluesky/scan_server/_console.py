@@ -59,15 +59,16 @@ class Tail:
         self._end = b""
         self.source = source
         """Whose lines these are; empty: they are not published."""
+        self.item_id = ""
 
     @property
     def output(self) -> str:
         """The end of what this source printed so far."""
         return self._end[-_OUTPUT_KEPT:].decode(errors="replace")
 
-    def begin(self, source: str) -> None:
+    def begin(self, source: str, item_id: str = "") -> None:
         """From here on it is another source that prints."""
-        self.source, self._end = source, b""
+        self.source, self.item_id, self._end = source, item_id, b""
 
     def read(self, *, is_last: bool = False) -> list[str]:
         """Give what is new; `is_last` gives a line that has no end, too, and tells at once of what was left out."""
@@ -174,7 +175,8 @@ class Console:
         except OSError as error:
             _log.debug("%s", error)
             return
-        self._pending.extend(ConsoleText(time=now, source=tail.source, text=text) for text in texts)
+        source, item_id = tail.source, tail.item_id
+        self._pending.extend(ConsoleText(time=now, source=source, text=text, item_id=item_id) for text in texts)
 
     async def run(self, bus: Bus) -> None:
         """Publish for ever."""

@@ -287,6 +287,7 @@ class WorkerPool:
             self._begin(job)
 
     def _send(self, worker: _Worker, job: Job) -> None:
+        worker.process.prints_as("worker", job.item.item_id)
         worker.process.send(RunItem(item=job.item, token=self.token))
         for message in job.asked:
             worker.process.send(message)
@@ -486,6 +487,7 @@ class WorkerPool:
     def _done(self, worker: _Worker, result: ItemResult) -> None:
         job, worker.job = worker.job, None
         assert job is not None
+        worker.process.prints_as("worker")
         self._forget(job)
         if worker.is_spoiled:
             worker.process.kill("its RunEngine panicked")

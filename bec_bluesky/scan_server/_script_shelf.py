@@ -33,8 +33,10 @@ class ScriptShelf:
         """Take up what an earlier scan server kept."""
         self._kept = await self._bus.get(SCRIPTS) or KeptScripts()
 
-    async def keep(self, script: KeptScript) -> None:
+    async def keep(self, script: KeptScript, *, offers: bool = True) -> None:
         """Have the workers take up a script, and keep it if the first of them can; one sent again replaces itself.
+
+        `offers`: list its plans at once; else that is done when they are listed anew for another reason.
 
         Raises RefusedError if it can't be taken up, or too much is kept already.
         """
@@ -53,7 +55,8 @@ class ScriptShelf:
                 )
             found = await self._pool.take_up(script, longest=_LONGEST, then=lambda: self._bus.put(SCRIPTS, kept))
             self._kept = kept
-            self._offer(found.plans)
+            if offers:
+                self._offer(found.plans)
 
     async def forget(self) -> None:
         """Forget all; workers that are there still have what they took up."""

@@ -52,6 +52,7 @@ class _Job:
     task: Task
     message: RunTask
     over: asyncio.Event
+    update_lists: bool = True
     end_reason: str = ""
     """Why it is to end; empty: it is not."""
 
@@ -77,8 +78,8 @@ class _Lane:
 class TaskRunner:
     """Carries out RunScript, RunFunction and EndTask.
 
-    The first process starts when it is needed, or `warm_up()` is called; from then on one is free if possible. Tasks
-    that come one after the other share a process, and what its modules remember.
+    A process starts when a task needs it, or `warm_up()` is called; it stays for those that follow, which share what
+    its modules remember.
     """
 
     def __init__(
@@ -114,7 +115,8 @@ class TaskRunner:
         if len(asked.script) > _LARGEST_SCRIPT:
             raise BadArgumentError(f"The script has {len(asked.script)} letters; the limit is {_LARGEST_SCRIPT}")
         message = RunTask(task_id=uuid.uuid4().hex, kind="script", title=asked.title, text=asked.script)
-        return await self._begin(message, asked.title or _first_line(asked.script), request)
+        title = asked.title or _first_line(asked.script)
+        return await self._begin(message, title, request, update_lists=asked.update_lists)
 
     async def run_function(self, asked: RunFunction, request: Request) -> Task:
         """Begin to call a function."""
@@ -139,7 +141,7 @@ class TaskRunner:
         else:
             await self._interrupt(job, f"ended by {who}")
 
-    async def _begin(self, message: RunTask, title: str, request: Request) -> Task:
+    async def _begin(self, message: RunTask, title: str, request: Request, *, update_lists: bool = True) -> Task:
         if self._is_stopping:
             raise RefusedError("The scan server stops: it begins no tasks", "stopping")
         if len(self._waiting) >= _MOST_WAITING:
@@ -148,7 +150,7 @@ class TaskRunner:
             )
         task = await self._book.begin(message.task_id, message.kind, title, request.user)
         _log.info("%s %s", message.kind, title, extra={"user": request.user, "task": message.task_id})
-        job = self._jobs[message.task_id] = _Job(task, message, asyncio.Event())
+        job = self._jobs[message.task_id] = _Job(task, message, asyncio.Event(), update_lists)
         self._waiting.append(job)
         self._go_on()
         return task
@@ -186,15 +188,13 @@ class TaskRunner:
         return [lane for lane in self._lanes if lane is not None]
 
     def _go_on(self) -> None:
-        """Give tasks that wait to free processes, and have one more started if there is none left."""
+        """Give tasks that wait to free processes, and have one more started if some are left."""
         while self._waiting and (lane := self._free_lane()) is not None:
             lane.job = self._waiting.popleft()
             lane.tasks += 1
-            if lane.process.tail is not None:
-                self._console.catch_up(lane.process.tail)
-                lane.process.tail.begin(lane.job.task.task_id)
+            lane.process.prints_as(lane.job.task.task_id)
             lane.process.send(lane.job.message)
-        if (self._starting and not self._is_stopping and self._free_lane() is None) or self._waiting:
+        if self._waiting:
             self._start_one()
 
     def _free_lane(self) -> _Lane | None:
@@ -239,10 +239,7 @@ class TaskRunner:
         elif self._failures:
             await asyncio.sleep(0.25 * 2**self._failures)
         self._starting.discard(slot)
-        if self._waiting:
-            self._go_on()
-        elif not self._failures and self._free_lane() is None:
-            self._start_one()
+        self._go_on()
 
     def _heard(self, process: WorkerProcess, message: FromWorker) -> None:
         lane = next((each for each in self._all() if each.process is process), None)
@@ -269,7 +266,7 @@ class TaskRunner:
     # ── ends ──
 
     async def _ended(self, lane: _Lane, job: _Job, message: TaskEnded) -> None:
-        output = self._output_of(lane)
+        output = lane.process.prints_as("")
         reason = message.reason
         if job.end_reason and reason:
             reason = job.end_reason
@@ -291,7 +288,7 @@ class TaskRunner:
             script_id=task.task_id, text=text, title=job.message.title, user=task.user, time=task.time_start
         )
         try:
-            await self._shelf.keep(script)
+            await self._shelf.keep(script, offers=job.update_lists)
         except Exception as error:  # noqa: BLE001  # refused, or Redis is away
             lane.is_leaving = True  # it alone has the definitions
             return f"the script ran, but what it defines is not kept: {error}"
@@ -303,8 +300,7 @@ class TaskRunner:
     async def _close_lost(self, lane: _Lane, job: _Job) -> None:
         """Close a task whose process is gone."""
         reason = job.end_reason or lane.process.why
-        output = "" if lane.process.tail is None else lane.process.tail.output
-        await self._close(job, reason, output=output)
+        await self._close(job, reason, output=lane.process.output)
 
     async def _close(self, job: _Job, reason: str, **found: Any) -> None:
         if self._jobs.pop(job.task.task_id, None) is None:
@@ -318,6 +314,7 @@ class TaskRunner:
         job.end_reason = why
         lane = next((each for each in self._all() if each.job is job), None)
         if lane is not None:
+            lane.is_leaving = True  # so that devices which it moves are stopped
             lane.process.send(InterruptTask(task_id=job.task.task_id))
             try:
                 async with asyncio.timeout(_CLEAN_UP):
@@ -325,15 +322,6 @@ class TaskRunner:
             except TimeoutError:
                 lane.process.kill(why)
         await job.over.wait()
-
-    def _output_of(self, lane: _Lane) -> str:
-        tail = lane.process.tail
-        if tail is None:
-            return ""
-        self._console.catch_up(tail)
-        output = tail.output
-        tail.begin("")
-        return output
 
 
 def _first_line(script: str) -> str:

@@ -55,7 +55,7 @@ class WorkerProcess:
         self._number = number
         self._kind = kind
         self._console, self._source = console, source
-        self.tail: Tail | None = None
+        self._tail: Tail | None = None
         """Follows what it prints, while it lives."""
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -80,6 +80,20 @@ class WorkerProcess:
         """Send a frame; to a worker that has just died it goes nowhere."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(frame(message))
+
+    @property
+    def output(self) -> str:
+        """The end of what it printed since it got its present name."""
+        return "" if self._tail is None else self._tail.output
+
+    def prints_as(self, source: str, item_id: str = "") -> str:
+        """Have what it prints from now on published in another name; gives the end of what it printed before."""
+        if self._console is None or self._tail is None:
+            return ""
+        self._console.catch_up(self._tail)
+        output = self._tail.output
+        self._tail.begin(source, item_id)
+        return output
 
     def shut_down(self) -> None:
         """Ask it to abort what runs, clean up and exit."""
@@ -117,7 +131,7 @@ class WorkerProcess:
             os.close(output)
         reader, self._writer = await asyncio.open_connection(sock=ours)
         if self._console is not None and self._output is not None:
-            self.tail = self._console.follow(self._output, self._source)
+            self._tail = self._console.follow(self._output, self._source)
         if self.is_expected_to_end:  # asked for while it was being started
             self.send(Shutdown())
         try:
@@ -131,8 +145,8 @@ class WorkerProcess:
             self.kill("the scan server let go of it")
             self._writer.close()
             await self._process.wait()
-            if self._console is not None and self.tail is not None:
-                self._console.leave(self.tail)
+            if self._console is not None and self._tail is not None:
+                self._console.leave(self._tail)
 
     async def _hear(self, reader: asyncio.StreamReader) -> None:
         frames = FrameReader(reader, FromWorker)

@@ -120,8 +120,8 @@ class TaskProcess:
             if self._unwanted == job.task_id:
                 raise KeyboardInterrupt
             if job.kind == "script":
-                defines = self._scripts.run(job.task_id, job.title, job.text)
-                ended = msgspec.structs.replace(ended, defines=defines)
+                defines, note = self._scripts.run(job.task_id, job.title, job.text)
+                ended = msgspec.structs.replace(ended, defines=defines, note=note)
             else:
                 value, note = crossing(self._function(job.name)(*job.args, **job.kwargs))
                 ended = msgspec.structs.replace(ended, value=value, note=note)

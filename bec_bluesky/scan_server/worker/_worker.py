@@ -134,7 +134,8 @@ class Worker:
             assert running is not None
             result = self._run_item(running, job.token)
             self._item = None  # first: the next item may come as soon as this one is told
-            self._sender.send(WorkerItemDone(item_id=job.item.item_id, result=result, value=crossing(running.value)[0]))
+            value, note = crossing(running.value)
+            self._sender.send(WorkerItemDone(item_id=job.item.item_id, result=result, value=None if note else value))
             running.told.set_result(None)
 
     def _load_more(self, job: ReloadModules | TakeScript) -> ModulesReloaded:
