@@ -146,9 +146,8 @@ def _without_effects(node: ast.stmt, left_out: list[ast.stmt]) -> ast.stmt:
 
 
 def _only_names_things(tree: ast.Module) -> bool:
-    return all(isinstance(each, _NAMING) for each in tree.body) and not any(
-        isinstance(each, ast.Call) for each in ast.walk(tree)
-    )
+    are_names = [isinstance(each, _NAMING) for each in tree.body]
+    return bool(are_names) and all(are_names) and not any(isinstance(each, ast.Call) for each in ast.walk(tree))
 
 
 def _made_names(block: ast.stmt) -> set[str]:
