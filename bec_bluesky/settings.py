@@ -97,6 +97,11 @@ class Settings(BaseSettings):
         """Where the embedded Tiled server keeps its catalogue, tables and arrays."""
         return self.data_dir / "catalog"
 
+    @property
+    def history_index(self) -> Path:
+        """The file by which the scan server searches the history; made anew when it is missing."""
+        return self.data_dir / f"history-{self.beamline}.sqlite"
+
     def environment(self) -> dict[str, str]:
         """Give these settings as environment variables for a child process."""
         values: dict[str, object] = self.model_dump()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # and not this directory: its `queue` is not the standard library's
+sys.path[0] = str(ROOT)
 
 from bec_bluesky.bus import Wire, parse  # noqa: E402
 from bec_bluesky.client import Client  # noqa: E402

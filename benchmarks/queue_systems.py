@@ -1,4 +1,4 @@
-"""The two queues that `benchmarks.queue` compares, each with processes and a Redis of its own, behind the same verbs.
+"""The two queues that `against_queueserver` compares, each with processes and a Redis of its own, and the same verbs.
 
 Both load the same start-up file, which notes when each run opens (the start document), and in which process.
 """

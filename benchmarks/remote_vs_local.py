@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # and not this directory: its `queue` is not the standard library's
+sys.path[0] = str(ROOT)
 
 import redis  # noqa: E402
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # and not this directory: its `queue` is not the standard library's
+sys.path[0] = str(ROOT)
 
 import bluesky.plans as bp  # noqa: E402
 from ophyd.sim import hw  # noqa: E402

@@ -68,7 +68,7 @@ _ROUTES = (
     _Route("PUT", "/rules", around.SetRules, around.Rules),
     _Route("POST", "/environment/{action}", around.SetEnvironment, None),
 )
-QueueName = Annotated[str, Query(description="which queue is meant; empty: the main one")]
+QueueName = Annotated[str, Query(description="which queue is meant; empty: the main one (of the history: all)")]
 LockKey = Annotated[str, Header(description="opens what is locked with it")]
 
 
@@ -93,7 +93,8 @@ def _endpoint(route: _Route, caller: Caller) -> Callable[..., Awaitable[Response
     async def endpoint(request: Request, queue: QueueName = "", lock_key: LockKey = "") -> Response:
         message = _message(route, await _given(route, request))
         try:
-            reply = await caller.ask(message, timeout=_PATIENCE, queue=queue, lock_key=lock_key)
+            of_queue = "" if "queue" in route.message.__struct_fields__ else queue
+            reply = await caller.ask(message, timeout=_PATIENCE, queue=of_queue, lock_key=lock_key)
         except (BecBlueskyError, ValueError, OverflowError, RecursionError) as error:
             raise problem_of(error) from error
         return Response(msgspec.json.encode(json_value(reply)), route.code, media_type="application/json")
@@ -106,7 +107,11 @@ def _description(route: _Route) -> dict[str, Any]:
     asked = _body_type(route)
     in_path = {part[1:-1] for part in route.path.split("/") if part.startswith("{")}
     if route.verb in ("GET", "DELETE"):
-        described["parameters"] = parameters_of(route.message, in_path)
+        described["parameters"] = [
+            each
+            for each in parameters_of(route.message, in_path)
+            if each["name"] != "queue"  # all routes have it
+        ]
     else:
         described["parameters"] = parameters_of(route.message, in_path, only_path=True)
         described["requestBody"] = _content(asked, without=in_path)
@@ -128,7 +133,8 @@ def _body_type(route: _Route) -> type[msgspec.Struct]:
 async def _given(route: _Route, request: Request) -> dict[str, Any]:
     """Give the fields of the message: of the body, or of the query; and of the path."""
     if route.verb in ("GET", "DELETE"):
-        names = [name for name in request.query_params if name not in ("queue", "api_key")]
+        own = route.message.__struct_fields__
+        names = [name for name in request.query_params if name in own or name not in ("queue", "api_key")]
         lists = {f.name for f in msgspec.structs.fields(route.message) if f.type == list[str]}
         asked: dict[str, Any] = {
             name: request.query_params.getlist(name) if name in lists else request.query_params[name] for name in names

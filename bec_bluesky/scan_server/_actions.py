@@ -34,6 +34,7 @@ from bec_bluesky.messages.queue import (
     StopQueue,
 )
 from bec_bluesky.scan_server._announcer import Announcer
+from bec_bluesky.scan_server._history import HistoryReader
 from bec_bluesky.scan_server._keeper import QueueKeeper
 from bec_bluesky.scan_server._new_items import NewItems
 from bec_bluesky.scan_server._pool import WorkerPool
@@ -57,7 +58,6 @@ from bec_bluesky.scan_server._queue_events import (
     StopCancelled,
 )
 from bec_bluesky.scan_server._requests import LOOKING
-from bec_bluesky.scan_server._store import QueueStore
 
 __all__ = ["Actions"]
 
@@ -76,7 +76,7 @@ class Actions:
         *,
         keeper: QueueKeeper,
         pool: WorkerPool,
-        store: QueueStore,
+        history: HistoryReader,
         announcer: Announcer,
         new_items: NewItems,
         checks: tuple[Check, ...] = (),
@@ -85,7 +85,7 @@ class Actions:
         """`checks` may refuse any request; `more` are actions on what surrounds the queue."""
         self._keeper = keeper
         self._pool = pool
-        self._store = store
+        self._history_reader = history
         self._announcer = announcer
         self._new = new_items
         self._checks = checks
@@ -322,7 +322,7 @@ class Actions:
         return self._announcer.status(self._queue_of(request))
 
     async def _history(self, asked: GetHistory, request: Request) -> History:
-        return await self._store.history(asked)
+        return await self._history_reader.page(asked)
 
 
 def _position(state: QueueState, item: QueueItem) -> int:

@@ -31,6 +31,7 @@ from bec_bluesky.scan_server._announcer import Announcer
 from bec_bluesky.scan_server._console import Console
 from bec_bluesky.scan_server._devices import DeviceBook
 from bec_bluesky.scan_server._environment import Environment
+from bec_bluesky.scan_server._history import HistoryReader
 from bec_bluesky.scan_server._keeper import QueueKeeper
 from bec_bluesky.scan_server._locks import Locks
 from bec_bluesky.scan_server._lost_runs import close_runs_of
@@ -151,6 +152,7 @@ class ScanServer(Service):
         self._announcer = announcer = Announcer(store, keeper, self.pool, self.around)
         await self._take_up(store, keeper)
         locks, permissions = await self._load_surroundings()
+        history = HistoryReader(self.bus, self.settings.history_index)
         profile = read_profile(self.settings)
         metadata = MetadataRules(profile.metadata_schema, profile.metadata)
         reload = PlanReload(self.pool, self.plans, keeper, self._offer, lambda: runner.renew())
@@ -176,7 +178,7 @@ class ScanServer(Service):
         actions = Actions(
             keeper=keeper,
             pool=self.pool,
-            store=store,
+            history=history,
             announcer=announcer,
             new_items=NewItems(self.plans, self.devices, self.pool, metadata),
             checks=(permissions.check, locks.check),
@@ -203,6 +205,7 @@ class ScanServer(Service):
         self._spawn_owned(self._requests.run(), "requests")
         self.spawn(self.devices.follow(self.bus), "devices")
         self.spawn(self.console.run(self.bus), "console")
+        self.spawn(history.keep_index(), "history index")
         self.pool.start()
         announcer.changed()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,11 +24,10 @@ from bec_bluesky.channels import (
     SCAN_STATUS,
     SCAN_STATUS_CHANGED,
 )
-from bec_bluesky.errors import BusError, FencedError, RefusedError
+from bec_bluesky.errors import BusError, FencedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, encode
-from bec_bluesky.messages.queue import GetHistory, History, ItemDone, QueueItem, ScanServerStatus
-from bec_bluesky.scan_server._history_search import bounds, matches
+from bec_bluesky.messages.queue import ItemDone, QueueItem, ScanServerStatus
 from bec_bluesky.scan_server._ownership import fenced_text
 from bec_bluesky.scan_server._queue import QueueState
 from bec_bluesky.scan_server._queue_events import Change, Facts, Finish, Forget, Insert, Put, Take
@@ -37,11 +35,6 @@ from bec_bluesky.scan_server._queue_events import Change, Facts, Finish, Forget,
 __all__ = ["Loaded", "QueueStore"]
 
 _log = logger(__name__)
-_CURSOR = re.compile(r"\d{1,20}-\d{1,20}")
-_SEARCHED = 500
-"""Entries of the history that a search reads at a time."""
-_MOST_OF_HISTORY = 1000
-"""Items of one page."""
 _KEEP_READ: Final = 600
 """Seconds that requests are kept after they were read."""
 
@@ -120,7 +113,6 @@ class QueueStore:
         self._bus = bus
         self._token = token
         self._item_decoder = decoder(QueueItem)
-        self._done_decoder = decoder(ItemDone)
         self._writes = 0
         self._write_lock = asyncio.Lock()
 
@@ -205,40 +197,6 @@ class QueueStore:
         else:
             keys = [self._bus.key(SCAN_STATUS), self._bus.key(SCAN_STATUS_CHANGED)]
         await self._fenced(_SAY, [self._bus.key(EPOCH), *keys], [self._token, encode(status)])
-
-    async def history(self, asked: GetHistory) -> History:
-        """Give finished items, newest first, from a cursor on; a page is as quick in a long history as in a short one.
-
-        A search looks through the history, between its bounds of time, until it has found enough.
-        """
-        limit, before = asked.limit, asked.before
-        if before is not None and not _CURSOR.fullmatch(before):
-            raise RefusedError(f"{before!r} is no place in the history: give `next` of an earlier answer", "bad_cursor")
-        if limit < 1:
-            raise RefusedError(f"{limit} items cannot be given: ask for 1 to {_MOST_OF_HISTORY}", "bad_limit")
-        limit = min(limit, _MOST_OF_HISTORY)
-        oldest, newest = bounds(asked)
-        if before is not None:
-            newest = f"({before}"
-        is_search = any((asked.text, asked.plan, asked.user, asked.sample, asked.status))
-        count = max(limit + 1, _SEARCHED if is_search else 0)
-        found: list[tuple[str, QueueItem]] = []
-        async with self._bus.translated():
-            total = int(await self._bus.redis.xlen(self._bus.key(ITEMS_DONE)))
-        while len(found) <= limit:
-            async with self._bus.translated():  # each read has its own time: a search may take several
-                entries: Any = await self._bus.redis.xrevrange(
-                    self._bus.key(ITEMS_DONE), max=newest, min=oldest, count=count
-                )
-            for stream_id, fields in entries:
-                item = self._done_decoder.decode(fields[b"m"]).item
-                if matches(asked, item):
-                    found.append((stream_id.decode(), item))
-            if len(entries) < count:
-                break
-            newest = f"({entries[-1][0].decode()}"
-        more = found[limit - 1][0] if len(found) > limit else None
-        return History(items=[item for _, item in found[:limit]], next=more, total=total)
 
     async def _fenced(self, script: str, keys: list[str], arguments: list[str | bytes | int]) -> Any:
         try:

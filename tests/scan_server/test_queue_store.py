@@ -8,9 +8,10 @@ import pytest
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import ITEMS, ORDER, QUEUE, REQUESTS, SCAN_STATUS
-from bec_bluesky.errors import BusError, FencedError, RefusedError
+from bec_bluesky.errors import BusError, FencedError
 from bec_bluesky.messages.queue import GetHistory, ItemResult, QueueItem, ScanServerStatus
 from bec_bluesky.scan_server import _queue_events as q
+from bec_bluesky.scan_server._history import HistoryReader
 from bec_bluesky.scan_server._ownership import Ownership
 from bec_bluesky.scan_server._queue import QueueState, step
 from bec_bluesky.scan_server._store import QueueStore
@@ -62,7 +63,7 @@ async def test_an_ended_item_moves_to_the_history_in_one_step(store: QueueStore,
         "stopped",
         1,
     )
-    page = await store.history(GetHistory(limit=10, before=None))
+    page = await HistoryReader(bus, None).page(GetHistory(limit=10))
     assert [(each.item_id, each.state, each.result) for each in page.items] == [("a", "done", result)]
     assert await bus.redis.exists(bus.key(ITEMS), bus.key(ORDER)) == 0
 
@@ -106,52 +107,6 @@ async def test_a_write_whose_reply_is_lost_is_carried_out_once(settings: object,
         loaded = await store.load()
     assert loaded.history == 1
     assert loaded.states[""].running == item("b", state="running")
-
-
-async def test_the_history_is_paged_newest_first_to_its_end(store: QueueStore) -> None:
-    for number in range(7):
-        done = item(f"i{number}", result=ItemResult(exit_status="completed"))
-        await store.write((q.Put(done), q.Finish(done)))
-    seen: list[str] = []
-    before = None
-    for _ in range(4):
-        page = await store.history(GetHistory(limit=3, before=before))
-        assert page.total == 7
-        seen += [each.item_id for each in page.items]
-        before = page.next
-        if before is None:
-            break
-    assert seen == [f"i{number}" for number in reversed(range(7))]
-
-
-@pytest.mark.parametrize(("limit", "before", "code"), [(3, "yesterday", "bad_cursor"), (0, None, "bad_limit")])
-async def test_a_wrong_place_in_the_history_is_refused(
-    store: QueueStore, limit: int, before: str | None, code: str
-) -> None:
-    with pytest.raises(RefusedError) as refused:
-        await store.history(GetHistory(limit=limit, before=before))
-    assert refused.value.code == code
-
-
-async def test_a_page_of_a_long_history_takes_no_longer_than_of_a_short_one(store: QueueStore, bus: Bus) -> None:
-    async def quickest() -> float:
-        times: list[float] = []
-        for _ in range(10):
-            begin = time.perf_counter()
-            page = await store.history(GetHistory(limit=50, before=None))
-            times.append(time.perf_counter() - begin)
-            assert len(page.items) == 50
-        return min(times)
-
-    async def grow(count: int) -> None:
-        for first in range(0, count, 1000):
-            changes = [q.Finish(item(f"i{first + number}")) for number in range(min(1000, count - first))]
-            await store.write(tuple(changes))
-
-    await grow(100)
-    short = await quickest()
-    await grow(20_000)
-    assert await quickest() < 5 * short + 0.002
 
 
 async def test_a_full_redis_still_lets_items_be_taken_out(store: QueueStore, bus: Bus) -> None:
@@ -213,35 +168,3 @@ async def test_two_owners_at_once_leave_one_consistent_queue(bus: Bus) -> None:
     assert order == [f"first{n}" for n in range(accepted)] + [f"second{n}" for n in range(second)]
     assert loaded.problems == []
     assert int(await bus.redis.hget(bus.key(QUEUE), "revision") or 0) == accepted + 20  # pyright: ignore[reportGeneralTypeIssues]
-
-
-async def test_the_history_is_searched_by_what_items_are_and_how_they_ended(store: QueueStore) -> None:
-    asked = [
-        item("a", user="anna", sample="CuO"),
-        item("b", user="bert", sample="CuO", title="Edge"),
-        item("c", user="anna"),
-    ]
-    for each in asked:
-        failed = ItemResult(exit_status="failed", reason="motor samx: limit")
-        result = failed if each.item_id == "c" else ItemResult(exit_status="completed")
-        events = (q.Added((each,)), q.Started(), q.Ended(each.item_id, result))
-        await stepped(store, QueueState(has_worker=True), *events)
-
-    async def found(**search: object) -> list[str]:
-        page = await store.history(GetHistory(**search))  # pyright: ignore[reportArgumentType]
-        return [each.item_id for each in page.items]
-
-    assert await found() == ["c", "b", "a"]
-    assert await found(user="anna") == ["c", "a"]
-    assert await found(user="anna", sample="CuO") == ["a"]
-    assert await found(status="failed") == ["c"]
-    assert await found(text="EDGE") == ["b"]
-    assert await found(text="samx") == ["c"]
-    assert await found(plan="scan") == []
-    assert await found(since=time.time() + 60) == []
-    assert await found(until=time.time() + 60, limit=2) == ["c", "b"]
-    first = await store.history(GetHistory(user="anna", limit=1))
-    assert first.next is not None
-    assert await found(user="anna", before=first.next) == ["a"]
-    with pytest.raises(RefusedError, match="since"):
-        await found(since=float("inf"))

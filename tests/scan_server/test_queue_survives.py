@@ -23,6 +23,7 @@ from bec_bluesky.messages.queue import (
     StartQueue,
 )
 from bec_bluesky.scan_server import ScanServer
+from bec_bluesky.scan_server._history import HistoryReader
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.settings import Settings
 from tests.scan_server.scan_server_harness import IMPATIENT, SCRIPTED, Client, process, serving
@@ -104,9 +105,10 @@ async def test_random_kills_lose_no_item_and_run_none_twice(
     places: Counter[str] = Counter()
     for state in loaded.states.values():
         places.update(item.title for item in (*state.waiting, state.running) if item is not None)
+    history = HistoryReader(bus, None)
     before = None
     while True:
-        page = await store.history(GetHistory(limit=1000, before=before))
+        page = await history.page(GetHistory(limit=1000, before=before))
         places.update(item.title for item in page.items)
         before = page.next
         if before is None:
@@ -135,9 +137,9 @@ async def test_a_redis_that_does_not_answer_for_a_while_is_waited_for(
         await client.until_ended(200)
         done = []
         before = None
-        store = QueueStore(bus, 0)
+        history = HistoryReader(bus, None)
         while True:
-            page = await store.history(GetHistory(limit=100, before=before))
+            page = await history.page(GetHistory(limit=100, before=before))
             done += [item.item_id for item in page.items]
             before = page.next
             if before is None:

@@ -17,6 +17,7 @@ from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.errors import BecBlueskyError
 from bec_bluesky.messages.queue import AddItem, GetHistory, GetQueue, QueueItem, RemoveItem, StartQueue
+from bec_bluesky.scan_server._history import HistoryReader
 from bec_bluesky.scan_server._ownership import Ownership
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.settings import Settings
@@ -232,7 +233,7 @@ async def judge(bus: Bus, people: People, ran: list[str], *, is_real: bool) -> N
     loaded = await store.load()
     assert loaded.problems == []
     (state,) = loaded.states.values()
-    ended = await _history(store)
+    ended = await _history(HistoryReader(bus, None))
     running = [] if state.running is None else [state.running]
     everywhere: list[QueueItem] = [*state.waiting, *running, *ended, *people.removed]
     places = Counter(item.title for item in everywhere)
@@ -254,11 +255,11 @@ def _key(people: People, title: str, is_real: bool) -> str:
     return title if is_real else people.accepted[title]
 
 
-async def _history(store: QueueStore) -> list[QueueItem]:
+async def _history(history: HistoryReader) -> list[QueueItem]:
     items: list[QueueItem] = []
     before: Any = None
     while True:
-        page = await store.history(GetHistory(limit=1000, before=before))
+        page = await history.page(GetHistory(limit=1000, before=before))
         items += page.items
         if page.next is None:
             return items

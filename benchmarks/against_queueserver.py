@@ -1,7 +1,7 @@
 """Our queue against bluesky-queueserver's, in one run: the same plan, the same machine, a Redis each.
 
-    python benchmarks/queue.py [--plans 300] [--plans-peer 20] [--submits 100] [--submits-peer 20] [--adds 1000]
-                               [--kills 5] [--kills-peer 1] [--memory 1000]
+    python benchmarks/against_queueserver.py [--plans 300] [--plans-peer 20] [--submits 100] [--submits-peer 20]
+                                             [--adds 1000] [--kills 5] [--kills-peer 1] [--memory 1000]
 
 The plan is a `count` of one reading of a simulated detector; what takes time is the machinery. Times end when the run's
 start document is there, as a callback in the process that runs plans notes it, on both sides alike. The systems are
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).resolve() != ROOT / "benchmarks")]  # not `queue`
+sys.path.insert(0, str(ROOT))
 
 import argparse  # noqa: E402
 import asyncio  # noqa: E402
