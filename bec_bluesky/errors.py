@@ -15,6 +15,7 @@ BecBlueskyError
 │   ├── DeviceHeld                        somebody else holds the device; the text says who
 │   └── BadArgumentError
 ├── PlanFailedError (RuntimeError)        a plan that a person waits for did not complete; `item` has the facts
+├── TaskFailedError (RuntimeError)        a script or function that a person waits for failed; `task` has the facts
 └── DeviceError (RuntimeError)            something on the other side of a proxy
     ├── DeviceServerLost                  the server that owns the device is gone
     ├── DeviceFailed                      the device could not be built or connected
@@ -49,6 +50,7 @@ __all__ = [
     "SettingsError",
     "StaleDevice",
     "StreamGapError",
+    "TaskFailedError",
     "UnknownDeviceError",
     "UnknownItemError",
     "UnknownPlanError",
@@ -169,6 +171,14 @@ class PlanFailedError(BecBlueskyError, RuntimeError):
     def __init__(self, text: str, item: object = None) -> None:
         super().__init__(text)
         self.item = item
+
+
+class TaskFailedError(BecBlueskyError, RuntimeError):
+    """A script or function that a person waits for failed; `task` is the finished task."""
+
+    def __init__(self, text: str, task: object = None) -> None:
+        super().__init__(text)
+        self.task = task
 
 
 class DeviceError(BecBlueskyError, RuntimeError):

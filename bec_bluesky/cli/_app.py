@@ -18,6 +18,7 @@ from bec_bluesky.cli._options import (
 )
 from bec_bluesky.cli._plan_commands import plans_app
 from bec_bluesky.cli._queue_commands import queue_app
+from bec_bluesky.cli._script_commands import script_app, show_console
 
 __all__ = ["app"]
 
@@ -32,6 +33,7 @@ app.add_typer(queue_app, name="queue")
 app.add_typer(plans_app, name="plans")
 app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
+app.add_typer(script_app, name="script")
 
 
 def _show_version(value: bool) -> None:
@@ -140,6 +142,21 @@ def run(
 
     settings = settings_of(context, data_dir=data, beamline=beamline, redis_url=redis)
     return _run.run(settings, plan, arguments or [], meta or [], queue)
+
+
+@app.command()
+def console(
+    context: typer.Context,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on, until Ctrl-C")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="how many of the last ones")] = 100,
+    source: Annotated[str, typer.Option("--source", help="worker, or the id of a task or of an item; none: all")] = "",
+    data: DataDirectory = None,
+    beamline: Beamline = None,
+    redis: RedisUrl = None,
+) -> int:
+    """Show what plans, scripts and functions print on the server."""
+    settings = settings_of(context, data_dir=data, beamline=beamline, redis_url=redis)
+    return show_console(settings, follow=follow, lines=lines, source=source)
 
 
 @app.command()

@@ -6,6 +6,7 @@ bl.run.scan(["det"], "samx", -5, 5, num=11)
 """
 
 from bec_bluesky.client._client import Client, connect
+from bec_bluesky.client._console import ConsoleDoor
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_access import DeviceAccess, open_device_access
 from bec_bluesky.client._device_file import DeviceFile
@@ -19,11 +20,13 @@ from bec_bluesky.client._offered_plans import OfferedPlans
 from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import PlanCall, Plans
 from bec_bluesky.client._queue import Item, QueueDoor
+from bec_bluesky.client._tasks import ServerTask, TaskDoor
 from bec_bluesky.client._viewing import Viewing
 from bec_bluesky.client._watch import Detached, raise_if_failed, watch
 
 __all__ = [
     "Client",
+    "ConsoleDoor",
     "Detached",
     "Device",
     "DeviceAccess",
@@ -37,6 +40,8 @@ __all__ = [
     "PlanCall",
     "Plans",
     "QueueDoor",
+    "ServerTask",
+    "TaskDoor",
     "Viewing",
     "connect",
     "has_one_value",

@@ -12,19 +12,9 @@ from typing import Any, Self
 
 from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Caller
-from bec_bluesky.channels import (
-    ALARMS,
-    DEVICE_HOLDERS,
-    DEVICES,
-    FILES,
-    PLANS,
-    RESULTS,
-    RUNS,
-    SCRIPTS,
-    SERVICES,
-    Channel,
-)
+from bec_bluesky.channels import ALARMS, DEVICE_HOLDERS, DEVICES, FILES, PLANS, RESULTS, RUNS, SERVICES, Channel
 from bec_bluesky.client._completion import allow_completion
+from bec_bluesky.client._console import ConsoleDoor
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_door import DeviceDoor, open_device_door
 from bec_bluesky.client._device_file import DeviceFile
@@ -35,10 +25,10 @@ from bec_bluesky.client._offered_plans import OfferedPlans
 from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import Plans
 from bec_bluesky.client._queue import QueueDoor
+from bec_bluesky.client._tasks import TaskDoor
 from bec_bluesky.client._watch import run_and_watch
 from bec_bluesky.documents import Runs, find_catalog
 from bec_bluesky.errors import BusError, NoReplyError, RefusedError
-from bec_bluesky.messages.around_queue import KeptScripts
 from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import DeviceHolder, DeviceInfo
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, RunOpened
@@ -238,10 +228,31 @@ class Client:
         """This session's link to the device servers."""
         return self._device_door().link
 
+    # ── scripts and functions ──
+
     @property
-    def kept_scripts(self) -> KeptScripts:
-        """The scripts whose definitions the workers have beside the start-up files."""
-        return self._loop.call(self.bus.get(SCRIPTS)) or KeptScripts()
+    def tasks(self) -> TaskDoor:
+        """Scripts and functions on the server: begin them without waiting, look at them, end them."""
+        return TaskDoor(self.ask, self._loop, self.bus)
+
+    def run_script(self, script: str | Path, *, title: str = "") -> None:
+        """Run Python text, or a file of it, on the server, and show what it prints; Ctrl-C ends it.
+
+        Plans that it defines can be queued then, until `bl.tasks.forget()`. Raises TaskFailedError if it fails.
+        """
+        self.tasks.script(script, title=title).show()
+
+    def run_function(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the start-up files, or of scripts, on the server; show what it prints, give its value.
+
+        Ctrl-C ends it. Raises TaskFailedError if it fails.
+        """
+        return self.tasks.function(name, *args, **kwargs).show()
+
+    @property
+    def console(self) -> ConsoleDoor:
+        """What plans, scripts and functions print: `print(bl.console())`, or `bl.console.follow()`."""
+        return ConsoleDoor(self._loop, self.bus)
 
     @property
     def device_file(self) -> DeviceFile:
@@ -339,7 +350,9 @@ class Client:
             self._runs = None
 
     def __repr__(self) -> str:
-        return f"<beamline {self.settings.beamline!r}; .run .queue .dev .device_file .plans .status .data>"
+        return (
+            f"<beamline {self.settings.beamline!r}; .run .queue .dev .device_file .plans .status .data .tasks .console>"
+        )
 
 
 async def _until(deadline: float | None, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

@@ -156,8 +156,8 @@ class QueueServer(Service):
                 access.foreground = ""
 
     async def _follow_console(self) -> None:
-        after = await self.bus.last_id(CONSOLE)
-        async for _, line in self.bus.follow(CONSOLE, after):
+        """Say what is printed; first what is kept of it."""
+        async for _, line in self.bus.follow(CONSOLE):
             self.feed.say(line.text, at=line.time)
 
     async def _stop_when_asked(self, access: ScanServerAccess) -> None:

@@ -151,6 +151,7 @@ class Console:
     def __init__(self) -> None:
         self._tails: list[Tail] = []
         self._pending: deque[ConsoleText] = deque(maxlen=_MOST_PENDING)
+        self._is_publishing = asyncio.Lock()
 
     def follow(self, path: Path, source: str) -> Tail:
         """Begin to follow a file."""
@@ -187,16 +188,15 @@ class Console:
             await self.flush(bus)
 
     async def flush(self, bus: Bus) -> None:
-        """Publish what was taken."""
-        if not self._pending:
-            return
-        messages = list(self._pending)
-        self._pending.clear()
-        try:
-            await bus.append_all(CONSOLE, messages)
-        except BusError as error:
-            _log.debug("the console waits: %s", error)
-            self._pending.extendleft(reversed(messages[: _MOST_PENDING - len(self._pending)]))
+        """Publish what was taken until now, in its order."""
+        async with self._is_publishing:
+            messages = list(self._pending)
+            self._pending.clear()
+            try:
+                await bus.append_all(CONSOLE, messages)
+            except BusError as error:
+                _log.debug("the console waits: %s", error)
+                self._pending.extendleft(reversed(messages[: _MOST_PENDING - len(self._pending)]))
 
 
 def _readable(line: bytes) -> list[bytes]:

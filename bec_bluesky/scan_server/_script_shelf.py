@@ -50,7 +50,7 @@ class ScriptShelf:
             if len(kept.scripts) > _MOST or sum(len(each.text) for each in kept.scripts) > _MOST_BYTES:
                 raise RefusedError(
                     f"{len(others)} scripts are kept already, no more than {_MOST} of {_MOST_BYTES} letters may be: "
-                    "forget them (`bec-bluesky script --forget`, or close the environment)",
+                    "forget them (`bec-bluesky script forget`, or close the environment)",
                     "too_many_scripts",
                 )
             found = await self._pool.take_up(script, longest=_LONGEST, then=lambda: self._bus.put(SCRIPTS, kept))

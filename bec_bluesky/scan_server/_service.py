@@ -334,6 +334,7 @@ class ScanServer(Service):
             self.spawn,
             changed=self.activity_changed,
             tell_devices=self._tell_devices,
+            flush=lambda: self.console.flush(self.bus),
             command=self._task_command,
         )
 

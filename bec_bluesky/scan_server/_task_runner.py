@@ -43,6 +43,7 @@ _TRIES = 3
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 Tell = Callable[[str], Awaitable[None]]
+Flush = Callable[[], Awaitable[None]]
 
 
 @dataclass(eq=False)
@@ -92,10 +93,13 @@ class TaskRunner:
         *,
         changed: Callable[[], None],
         tell_devices: Tell,
+        flush: Flush,
         command: tuple[str, ...] = TASK_COMMAND,
     ) -> None:
         self._settings, self._book, self._shelf, self._console = settings, book, shelf, console
+        """`flush` publishes what was printed, so that it is there when a task is told to have ended."""
         self._spawn, self._changed, self._tell_devices, self._command = spawn, changed, tell_devices, command
+        self._flush = flush
         self._lanes: list[_Lane | None] = [None] * _SIDE_BY_SIDE
         self._starting: set[int] = set()
         """Slots for which a process is kept."""
@@ -305,6 +309,7 @@ class TaskRunner:
     async def _close(self, job: _Job, reason: str, **found: Any) -> None:
         if self._jobs.pop(job.task.task_id, None) is None:
             return  # its process was lost while its end was dealt with
+        await self._flush()
         await self._book.end(job.task, reason=reason, **found)
         job.over.set()
         self._changed()

@@ -104,7 +104,7 @@ class TaskProcess:
         self._scripts = Scripts(self._namespace, client.device_link.only_looking)
         plugins.mount(self._settings)
         startup = StartupFiles(plugins.collection(self._settings) / "startup", self._namespace)
-        kept: KeptScripts = client.kept_scripts
+        kept: KeptScripts = client.tasks.kept
         for problem in (*startup.execute_all(), *self._scripts.take_all(kept.scripts)):
             _log.warning("%s", problem)
 

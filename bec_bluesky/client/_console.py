@@ -1,0 +1,51 @@
+"""The console from a client: what plans, scripts and functions print on the server."""
+
+from collections.abc import AsyncGenerator, Iterator
+
+from bec_bluesky.bus import Bus
+from bec_bluesky.channels import CONSOLE
+from bec_bluesky.client._loop import LoopThread
+from bec_bluesky.messages.common import ConsoleText
+
+__all__ = ["ConsoleDoor"]
+
+
+class ConsoleDoor:
+    """Call it for the last lines as text; `follow()` gives them as they come."""
+
+    def __init__(self, loop: LoopThread, bus: Bus) -> None:
+        self._loop, self._bus = loop, bus
+
+    def __call__(self, lines: int = 100, *, source: str = "") -> str:
+        """Give the last lines; `source` (worker, the id of a task or of an item) gives those of one only."""
+        return "".join(text.text for text in self.texts(lines, source=source))
+
+    def texts(self, lines: int = 100, *, source: str = "") -> list[ConsoleText]:
+        """Give what the last lines are of, with times and sources, oldest first."""
+        kept = CONSOLE.length or 0
+        entries = self._loop.call(self._bus.newest(CONSOLE, kept if source else min(kept, max(1, lines))))
+        found: list[ConsoleText] = []
+        left = lines
+        for _, text in entries:
+            if left <= 0:
+                break
+            if _is_of(text, source):
+                parts = text.text.splitlines(keepends=True)[-left:]
+                left -= len(parts)
+                found.append(ConsoleText(time=text.time, source=text.source, text="".join(parts), item_id=text.item_id))
+        return found[::-1]
+
+    def follow(self, *, source: str = "") -> Iterator[ConsoleText]:
+        """Give what is printed from now on, for ever; a lost Redis is waited for."""
+        after = self._loop.call(self._bus.last_id(CONSOLE))
+        return self._loop.iterate(_follow(self._bus, after, source))
+
+
+async def _follow(bus: Bus, after: str, source: str) -> AsyncGenerator[ConsoleText, None]:
+    async for _, text in bus.follow(CONSOLE, after):
+        if _is_of(text, source):
+            yield text
+
+
+def _is_of(text: ConsoleText, source: str) -> bool:
+    return not source or source in (text.source, text.item_id)
