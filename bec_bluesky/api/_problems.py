@@ -52,11 +52,11 @@ _BY_CODE = {
     "not_permitted": status.HTTP_403_FORBIDDEN,
     "locked": status.HTTP_423_LOCKED,
     "too_large": status.HTTP_413_CONTENT_TOO_LARGE,
-    **dict.fromkeys(("unknown_queue", "unknown_module", "unknown_request"), status.HTTP_404_NOT_FOUND),
+    **dict.fromkeys(("unknown_queue", "unknown_module", "unknown_request", "unknown_task"), status.HTTP_404_NOT_FOUND),
     **dict.fromkeys(
         (
             *("item_running", "no_worker", "not_closed", "not_held", "not_idle", "not_paused", "nothing_runs"),
-            *("queue_empty", "queue_stopped", "halting", "other_item_runs"),
+            *("queue_empty", "queue_stopped", "halting", "other_item_runs", "too_many_scripts", "too_many_tasks"),
         ),
         status.HTTP_409_CONFLICT,
     ),

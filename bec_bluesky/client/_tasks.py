@@ -90,7 +90,8 @@ class ServerTask:
         """Raise TaskFailedError, with the reason, if it has failed."""
         task = self.message
         if task.state == "failed":
-            raise TaskFailedError(f"{task.kind} {task.title!r} failed: {task.reason}", task)
+            where = f" (`bec-bluesky script show {task.task_id[:8]}` has the traceback)" if task.traceback else ""
+            raise TaskFailedError(f"{task.kind} {task.title!r} failed: {task.reason}{where}", task)
 
     def show(self) -> Any:
         """Write what it prints to standard output until it has ended; gives its value. Ctrl-C ends it.

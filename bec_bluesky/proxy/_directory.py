@@ -91,6 +91,14 @@ class Devices(Mapping[str, RemoteDevice]):
     def __getitem__(self, path: str) -> RemoteDevice:
         return self._directory.device(path)
 
+    def __getattr__(self, name: str) -> RemoteDevice:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except UnknownDeviceError as error:
+            raise AttributeError(str(error)) from None
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._directory.names())
 

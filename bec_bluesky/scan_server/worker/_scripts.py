@@ -1,10 +1,11 @@
 """Scripts that people send: executed as they are by a task, and only for what they define by everybody else."""
 
 import ast
+import builtins
 import contextlib
 import linecache
 import symtable
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from bec_bluesky.errors import RefusedError
@@ -45,6 +46,7 @@ class Scripts:
         name = title or f"script {script_id[:8]}"
         defines = definitions(text, name) is not None
         code = compile(ast.parse(text, filename=name), _remembered(name, text), "exec")
+        self._name_devices()
         before = dict(self.namespace)
         self.namespace["__name__"] = "__main__"
         try:
@@ -86,6 +88,7 @@ class Scripts:
         tree = definitions(script.text, name)
         if tree is None:
             return
+        self._name_devices()
         before = dict(self.namespace)
         try:
             with self._only_looking():
@@ -96,6 +99,13 @@ class Scripts:
             text = f"what {name} defines cannot be taken up: {where_it_failed(error)}"
             raise RefusedError(text, "script") from error
         _keep_engine(self.namespace, before)
+
+    def _name_devices(self) -> None:
+        """Have devices stand under their names, where those stand for nothing else."""
+        devices: Mapping[str, Any] = self.namespace.get("devices", {})
+        for name in devices:
+            if name.isidentifier() and name not in self.namespace and not hasattr(builtins, name):
+                self.namespace[name] = devices[name]
 
 
 def definitions(text: str, name: str) -> ast.Module | None:
