@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from bec_bluesky.channels import CONSOLE
-from bec_bluesky.errors import RefusedError
+from bec_bluesky.cli import main
+from bec_bluesky.client import Client
+from bec_bluesky.errors import NoReplyError, RefusedError, TaskFailedError
 from bec_bluesky.messages.around_queue import (
     EndTask,
     GetTasks,
@@ -336,6 +338,63 @@ def test_lines_of_plans_and_of_c_are_on_the_console(live: LiveScanServer) -> Non
     assert all(text.item_id == item.item_id for text in texts(live)[-1:])
     new = [line for line in console(live, "worker")[before:] if line.startswith(("point", "said"))]
     assert new == ["point 0", "point 1", "said by C"]
+
+
+# ── from a client, and from the command line ──
+
+
+def test_a_session_sees_what_is_printed_and_gets_the_value(
+    live: LiveScanServer, of_tasks: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tides.py"
+    file.write_text("print('high')\ndef tide(x): print('low', x); return [x]\n")
+    with Client(of_tasks) as bl:
+        bl.run_script(file)
+        assert capsys.readouterr().out == "high\n"
+        assert [each.title for each in bl.tasks.kept.scripts][-1] == "tides.py"
+        assert bl.run_function("tide", 3) == [3]
+        assert capsys.readouterr().out == "low 3\n"
+        begun = bl.tasks.function("double", 4)
+        assert begun.wait(30).value == begun.value == 8
+        with pytest.raises(TaskFailedError, match="failed: ValueError: no moon") as failed:
+            bl.run_script("raise ValueError('no moon')\n")
+        assert isinstance(failed.value.task, Task) and "Traceback" in failed.value.task.traceback
+        with pytest.raises(RefusedError, match="cannot be read"):
+            bl.run_script("missing.py")
+        assert bl.console(2).splitlines() == ["high", "low 3"]
+        assert bl.console(source=begun.task_id) == ""
+        long = bl.tasks.function("touch_and_wait", str(tmp_path / "begun"))
+        with pytest.raises(NoReplyError, match="it goes on"):
+            long.wait(0.1)
+        long.end()
+        assert bl.tasks[long.task_id[:10]].state == "failed"
+        assert "tide" in repr(bl.tasks)
+
+
+def test_commands_run_scripts_and_show_tasks_and_the_console(
+    live: LiveScanServer, of_tasks: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*words: str) -> tuple[int, str, str]:
+        system = ("--data", str(of_tasks.data_dir), "--beamline", of_tasks.beamline, "--redis", of_tasks.redis_url)
+        code = main([*map(str, system), *words])
+        return code, *capsys.readouterr()
+
+    file = tmp_path / "shells.py"
+    file.write_text("print('a shell')\ndef shells(n, *, kind): return {kind: n}\n")
+    assert call("script", "run", str(file)) == (0, "a shell\n", "")
+    assert call("script", "call", "shells", "3", "kind=cockle") == (0, "{'cockle': 3}\n", "")
+    code, out, _ = call("script", "call", "--detach", "shells")
+    task_id = out.strip()
+    live.until(lambda: task(live, task_id).state == "failed")
+    code, out, _ = call("script", "show", task_id)
+    assert code == 0 and "TypeError: shells() missing" in out and "Traceback" in out
+    code, _, err = call("script", "call", "shells")
+    assert code == 1 and "script show" in err
+    code, out, _ = call("script", "list", "-n", "3")
+    assert code == 0 and "shells" in out and "whose" not in out and "shells.py" in out
+    assert call("script", "end", task_id) == (0, "", "")
+    assert call("console", "-n", "1") == (0, "a shell\n", "")
+    assert call("script", "end", "nonsense")[0] == 1
 
 
 @pytest.mark.slow
