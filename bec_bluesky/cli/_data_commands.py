@@ -109,10 +109,15 @@ def get(
 def export(
     context: typer.Context,
     which: Which,
-    path: Annotated[Path, typer.Argument(help="ends with .jsonl or .msgpack")],
+    path: Annotated[Path, typer.Argument(help="a file that ends with .jsonl or .msgpack; with --format a directory")],
+    format_: Annotated[
+        str | None, typer.Option("--format", "-f", help="csv, jsonl, msgpack, nexus, spec, or any suitcase")
+    ] = None,
+    prefix: Annotated[str, typer.Option("--prefix", help="of file names, from the start document")] = "{uid}-",
 ) -> int:
-    """Write a run's documents to a file, which `import` and `replay` read."""
-    _run(settings_of(context), which).export(path)
+    """Write a run's documents to a file, which `import` and `replay` read; or the run in another format."""
+    for made in _run(settings_of(context), which).export(path, format_, prefix=prefix):
+        typer.echo(made)
     return 0
 
 

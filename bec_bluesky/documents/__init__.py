@@ -10,8 +10,10 @@ from bec_bluesky.documents._address import (
 )
 from bec_bluesky.documents._callback import Document, Emit, RunCallback, RunSink
 from bec_bluesky.documents._catalog import build_catalog_app, catalog_configuration
+from bec_bluesky.documents._export import export_run
 from bec_bluesky.documents._files import read_documents, write_documents
 from bec_bluesky.documents._journal import DocumentJournal
+from bec_bluesky.documents._prefix import file_prefix
 from bec_bluesky.documents._replay import replay
 from bec_bluesky.documents._retrieval import open_catalog
 from bec_bluesky.documents._runs import Run, Runs
@@ -34,6 +36,8 @@ __all__ = [
     "api_key",
     "build_catalog_app",
     "catalog_configuration",
+    "export_run",
+    "file_prefix",
     "find_catalog",
     "open_catalog",
     "publish_address",

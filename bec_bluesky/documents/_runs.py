@@ -11,10 +11,11 @@ from typing import Any, Self, TextIO
 
 from bec_bluesky.documents._address import CatalogAddress, find_catalog
 from bec_bluesky.documents._callback import Document
+from bec_bluesky.documents._export import export_run
 from bec_bluesky.documents._files import write_documents
 from bec_bluesky.documents._retrieval import open_catalog
 from bec_bluesky.errors import RefusedError, choices
-from bec_bluesky.settings import Settings
+from bec_bluesky.settings import Settings, load
 
 __all__ = ["Run", "Runs"]
 
@@ -27,7 +28,8 @@ _PAGE = 50
 class Run:
     """One stored run; `run["primary"]["det"].read()` reaches through to its Tiled client, `run.client`."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, settings: Settings | None = None) -> None:
+        self._settings = settings
         self.client = client
         """Of Tiled and databroker: `BlueskyRun`."""
 
@@ -123,9 +125,23 @@ class Run:
         """Give the run as event-model documents, as they are kept in the catalogue."""
         yield from ((str(name), dict(document)) for name, document in self.client.documents())
 
-    def export(self, path: str | Path, format: str | None = None) -> None:  # noqa: A002  # the word people use
-        """Write the documents to a file, as `write_documents` does."""
-        write_documents(path, self.documents(), format)
+    def export(
+        self,
+        path: str | Path,
+        format: str | None = None,  # noqa: A002  # the word people use
+        *,
+        prefix: str = "{uid}-",
+    ) -> list[Path]:
+        """Write the run to a file of documents (`run.jsonl`, `run.msgpack`), or with a format into a directory.
+
+        Formats are csv, jsonl, msgpack, nexus, spec, and what `export_run` says. Gives the files. Raises
+        RefusedError for another format, FileExistsError rather than overwrite.
+        """
+        path = Path(path)
+        if format is None or (path.suffix and path.suffix == f".{format}"):
+            write_documents(path, self.documents(), format)
+            return [path]
+        return export_run(self._settings or load(), self.documents(), path, format, prefix=prefix)
 
     def _stream(self, name: str | None) -> Any:
         streams = self.streams
@@ -164,7 +180,8 @@ class Run:
 class Runs:
     """The stored runs, or those that a search found: by scan number, uid or its beginning, or -1 for the newest."""
 
-    def __init__(self, catalog: Any, address: CatalogAddress | None = None) -> None:
+    def __init__(self, catalog: Any, address: CatalogAddress | None = None, settings: Settings | None = None) -> None:
+        self._settings = settings
         self.catalog = catalog
         """Tiled's client, databroker's `CatalogOfBlueskyRuns`; `catalog.v1` is databroker's Broker."""
         self.address = address
@@ -174,7 +191,7 @@ class Runs:
     def open(cls, settings: Settings) -> Self:
         """Open the catalogue, of a running system or of its files; raises SettingsError if there is none."""
         address = find_catalog(settings)
-        return cls(open_catalog(settings, address), address)
+        return cls(open_catalog(settings, address), address, settings)
 
     def close(self) -> None:
         """Let go of the connection; harmless when repeated."""
@@ -191,7 +208,7 @@ class Runs:
     def __getitem__(self, which: int | str) -> Run:
         """Give a run; raises RefusedError if there is none, or more than one begins so."""
         try:
-            return Run(self._runs[which])
+            return Run(self._runs[which], self._settings)
         except (KeyError, IndexError) as error:
             what = "uid" if isinstance(which, str) else "scan number" if which > 0 else "place"
             why = f"{len(self)} are there" if isinstance(error, IndexError) else str(error.args[0])
@@ -203,7 +220,8 @@ class Runs:
     def __iter__(self) -> Iterator[Run]:
         """Give the runs, newest first."""
         for end in range(len(self), 0, -_PAGE):
-            yield from (Run(client) for client in reversed(self._runs.values()[max(0, end - _PAGE) : end]))
+            page = self._runs.values()[max(0, end - _PAGE) : end]
+            yield from (Run(client, self._settings) for client in reversed(page))
 
     def last(self, number: int = 10) -> list[Run]:
         """Give the newest runs, newest first."""
@@ -246,7 +264,7 @@ class Runs:
         found = self.catalog
         for query in queries:
             found = found.search(query)
-        return Runs(found, self.address)
+        return Runs(found, self.address, self._settings)
 
     def __repr__(self) -> str:
         shown = self.last(10)

@@ -225,3 +225,17 @@ def test_files_that_are_no_documents_are_refused_with_their_line(stored: Stored,
     refused = stored.system.call("data", "replay", str(tmp_path / "a.jsonl"), "--only", "nexsu")
     assert refused.returncode == 1
     assert "did you mean 'nexus'" in refused.stderr
+
+
+def test_a_run_is_exported_into_a_directory_in_other_formats(stored: Stored, tmp_path: Path) -> None:
+    made = stored.system.call("data", "export", "1", str(tmp_path / "out"), "--format", "csv", "--prefix", "{scan_id}_")
+    assert made.returncode == 0, made.stderr
+    assert sorted(Path(line).name for line in made.stdout.splitlines()) == ["1_baseline.csv", "1_primary.csv"]
+    rows = list(csv.DictReader((tmp_path / "out" / "1_primary.csv").read_text().splitlines()))
+    assert [float(row["motor"]) for row in rows] == [-2, -1, 0, 1, 2]
+    refused = stored.system.call("data", "export", "1", str(tmp_path / "out"), "--format", "cvs")
+    assert refused.returncode == 1
+    assert "did you mean 'csv'" in refused.stderr
+    with stored.system.connect() as bl:
+        (file,) = bl.data[3].export(tmp_path / "out", "nexus", prefix="frames")
+        assert file.name == "frames.nxs"
