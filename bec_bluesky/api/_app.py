@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bec_bluesky import __version__
+from bec_bluesky.api._commands import command_router
 from bec_bluesky.api._device_edits import device_file_router
 from bec_bluesky.api._devices import device_router
 from bec_bluesky.api._problems import ProblemError, say_invalid, say_problem
@@ -21,6 +22,7 @@ from bec_bluesky.channels import DEVICE_HOLDERS, NAMED_STATUS, SCAN_STATUS, SERV
 from bec_bluesky.client import DeviceAccess
 from bec_bluesky.errors import BusError
 from bec_bluesky.messages.queue import MAIN_QUEUE
+from bec_bluesky.people import CommandFile
 
 __all__ = ["TILED_PATH", "LateApp", "create_app"]
 
@@ -64,7 +66,9 @@ class _ApiKey:
             )
 
 
-def create_app(bus: Bus, caller: Caller, access: DeviceAccess, key: str, tiled: LateApp) -> FastAPI:
+def create_app(
+    bus: Bus, caller: Caller, access: DeviceAccess, commands: CommandFile, key: str, tiled: LateApp
+) -> FastAPI:
     """Make the application; `key` opens everything but `/healthz`."""
     app = FastAPI(title="bec-bluesky", version=__version__, openapi_url="/api/v1/openapi.json", redoc_url=None)
     app.mount(TILED_PATH, tiled)
@@ -73,6 +77,7 @@ def create_app(bus: Bus, caller: Caller, access: DeviceAccess, key: str, tiled: 
     app.include_router(device_file_router(bus), dependencies=with_key)
     app.include_router(product_router(bus), dependencies=with_key)
     app.include_router(request_router(caller), dependencies=with_key)
+    app.include_router(command_router(commands), dependencies=with_key)
     app.add_exception_handler(ProblemError, say_problem)
     app.add_exception_handler(RequestValidationError, say_invalid)
 

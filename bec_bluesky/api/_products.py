@@ -3,16 +3,15 @@
 import re
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Path, Query, Response, WebSocket, status
 
+from bec_bluesky.api._answers import answer, told
 from bec_bluesky.api._json_values import json_value
 from bec_bluesky.api._live_events import LiveEvents
-from bec_bluesky.api._message_schema import schema_of
 from bec_bluesky.api._problems import REQUEST_PROBLEMS, Problem, ProblemError
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import ALARMS, ITEMS, PLANS, POINTS, RESULTS, RUNS, Channel
-from bec_bluesky.errors import BadArgumentError, UnknownItemError, UnknownPlanError
+from bec_bluesky.errors import UnknownItemError, UnknownPlanError
 from bec_bluesky.messages.common import Alarm
 from bec_bluesky.messages.products import AnalysisResult, Point, RunOpened
 from bec_bluesky.messages.queue import PlanInfo, QueueItem
@@ -29,52 +28,52 @@ def product_router(bus: Bus) -> APIRouter:
     """Make the routes below `/api/v1`."""
     router = APIRouter(prefix="/api/v1", tags=["plans, runs, alarms"], responses=REQUEST_PROBLEMS)
 
-    @router.get("/plans", response_model=None, responses=_told(list[PlanInfo]))
+    @router.get("/plans", response_model=None, responses=told(list[PlanInfo]))
     async def plans() -> Response:
         """List the plans that may be asked for, with their parameters."""
         table: dict[str, PlanInfo] = await bus.fields(PLANS)
-        return _answer([table[name] for name in sorted(table)])
+        return answer([table[name] for name in sorted(table)])
 
-    @router.get("/plans/{name}", response_model=None, responses=_told(PlanInfo))
+    @router.get("/plans/{name}", response_model=None, responses=told(PlanInfo))
     async def plan(name: str) -> Response:
         """Describe one plan."""
         found = await bus.field(PLANS, name)
         if found is None:
             error = UnknownPlanError(name[:100], await bus.fields(PLANS))
             raise ProblemError(status.HTTP_404_NOT_FOUND, Problem(detail=str(error), code=error.code))
-        return _answer(found)
+        return answer(found)
 
-    @router.get("/queue/items/{item_id}", response_model=None, responses=_told(QueueItem))
+    @router.get("/queue/items/{item_id}", response_model=None, responses=told(QueueItem))
     async def item(item_id: str) -> Response:
         """Give an item that waits or runs."""
         found = await bus.field(ITEMS, item_id)
         if found is None:
             error = UnknownItemError(f"no item {item_id[:100]!r} waits or runs: those that ended are in /history")
             raise ProblemError(status.HTTP_404_NOT_FOUND, Problem(detail=str(error), code=error.code))
-        return _answer(found)
+        return answer(found)
 
-    @router.get("/alarms", response_model=None, responses=_told(list[Alarm]))
+    @router.get("/alarms", response_model=None, responses=told(list[Alarm]))
     async def alarms(limit: Limit = 100) -> Response:
         """List the newest alarms, newest first."""
-        return _answer([alarm for _, alarm in await bus.newest(ALARMS, limit)])
+        return answer([alarm for _, alarm in await bus.newest(ALARMS, limit)])
 
-    @router.get("/runs", response_model=None, responses=_told(list[RunOpened]))
+    @router.get("/runs", response_model=None, responses=told(list[RunOpened]))
     async def runs(limit: Limit = 50) -> Response:
         """List the newest runs, newest first: each as it was opened, with `closed` once it is."""
         events = [event for _, event in await bus.newest(RUNS, 2 * limit)]
         closed = {event.run_uid: event for event in events if not isinstance(event, RunOpened)}
         opened = [event for event in events if isinstance(event, RunOpened)][:limit]
-        return _answer([json_value(run) | {"closed": json_value(closed.get(run.run_uid))} for run in opened])
+        return answer([json_value(run) | {"closed": json_value(closed.get(run.run_uid))} for run in opened])
 
-    @router.get("/runs/{run_uid}/points", response_model=None, responses=_told(Point))
+    @router.get("/runs/{run_uid}/points", response_model=None, responses=told(Point))
     async def points(run_uid: RunUid, after: After = "0-0", limit: Limit = 1_000) -> Response:
         """Give points of a run in order, as `points`, and `next`, with which one goes on."""
-        return _answer(await _page(bus, POINTS, "points", run_uid, after, limit))
+        return answer(await _page(bus, POINTS, "points", run_uid, after, limit))
 
-    @router.get("/runs/{run_uid}/results", response_model=None, responses=_told(AnalysisResult))
+    @router.get("/runs/{run_uid}/results", response_model=None, responses=told(AnalysisResult))
     async def results(run_uid: RunUid, after: After = "0-0", limit: Limit = 1_000) -> Response:
         """Give results of analyses of a run in order, as `results`, and `next`, with which one goes on."""
-        return _answer(await _page(bus, RESULTS, "results", run_uid, after, limit))
+        return answer(await _page(bus, RESULTS, "results", run_uid, after, limit))
 
     @router.websocket("/live")
     async def live(socket: WebSocket, kinds: str = "") -> None:
@@ -87,18 +86,3 @@ def product_router(bus: Bus) -> APIRouter:
 async def _page(bus: Bus, channel: Channel, word: str, run_uid: str, after: str, limit: int) -> dict[str, Any]:
     entries = await bus.read(channel, after, count=limit, run=run_uid)
     return {word: [message for _, message in entries], "next": entries[-1][0] if entries else after}
-
-
-def _answer(content: Any) -> Response:
-    try:
-        return Response(msgspec.json.encode(json_value(content)), media_type="application/json")
-    except BadArgumentError as error:
-        problem = Problem(detail=str(error), code=error.code)
-        raise ProblemError(status.HTTP_422_UNPROCESSABLE_CONTENT, problem) from error
-
-
-def _told(kind: Any) -> dict[int | str, dict[str, Any]]:
-    is_list = not isinstance(kind, type)
-    schema = schema_of(kind.__args__[0] if is_list else kind)
-    content = {"application/json": {"schema": {"type": "array", "items": schema} if is_list else schema}}
-    return {200: {"description": "done", "content": content}}

@@ -94,7 +94,8 @@ def _endpoint(route: _Route, caller: Caller) -> Callable[..., Awaitable[Response
         message = _message(route, await _given(route, request))
         try:
             of_queue = "" if "queue" in route.message.__struct_fields__ else queue
-            reply = await caller.ask(message, timeout=_PATIENCE, queue=of_queue, lock_key=lock_key)
+            host = "" if request.client is None else request.client.host
+            reply = await caller.ask(message, timeout=_PATIENCE, queue=of_queue, lock_key=lock_key, host=host)
         except (BecBlueskyError, ValueError, OverflowError, RecursionError) as error:
             raise problem_of(error) from error
         return Response(msgspec.json.encode(json_value(reply)), route.code, media_type="application/json")

@@ -11,6 +11,7 @@ from bec_bluesky.bus import Caller
 from bec_bluesky.client import open_device_access
 from bec_bluesky.documents import api_key, build_catalog_app, publish_address, withdraw_address
 from bec_bluesky.log import logger
+from bec_bluesky.people import CommandFile
 from bec_bluesky.service import Service
 from bec_bluesky.settings import Settings
 from bec_bluesky.web_server import HOST, listen, make_server
@@ -50,11 +51,12 @@ class ApiServer(Service):
         url = f"http://{HOST}:{listening.getsockname()[1]}"
         from bec_bluesky.api._app import TILED_PATH, LateApp, create_app
 
-        caller = await self._exits.enter_async_context(Caller(self.bus))
+        caller = await self._exits.enter_async_context(Caller(self.bus, program="HTTP API"))
         access = await self._exits.enter_async_context(open_device_access(self.bus))
         self.spawn(access.live.run(), "readings")
         late = LateApp("Tiled")
-        self._server = make_server(create_app(self.bus, caller, access, self._key, late))
+        commands = CommandFile(self.settings.data_dir, self.settings.beamline)
+        self._server = make_server(create_app(self.bus, caller, access, commands, self._key, late))
         serving = self.spawn(self._serve(self._server, listening), "HTTP")
         self.facts = {"url": url}
         loading = self.spawn(self._serve_catalog(late, TILED_PATH), "Tiled")

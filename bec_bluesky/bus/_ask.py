@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import getpass
+import socket
+import sys
 import time
 import uuid
+from pathlib import Path
 from typing import Any, Self
 
 from bec_bluesky.bus._bus import Bus
@@ -19,8 +22,11 @@ __all__ = ["Caller"]
 class Caller:
     """Asks the scan server; one for each client process."""
 
-    def __init__(self, bus: Bus, *, user: str | None = None) -> None:
+    def __init__(self, bus: Bus, *, user: str | None = None, program: str | None = None) -> None:
+        """Ask as `user`, by default who runs this process, and as `program`, by default what was started here."""
         self._bus = bus
+        self._host = socket.gethostname()
+        self._program = program or _program()
         self._client = uuid.uuid4().hex
         self._user = user or getpass.getuser()
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
@@ -45,11 +51,14 @@ class Caller:
         user_group: str = "",
         lock_key: str = "",
         queue: str = "",
+        host: str | None = None,
+        program: str | None = None,
         answer_within: float | None = None,
     ) -> Any:
         """Ask and give the body of the answer; `user` and the rest go into the request as they are.
 
-        `queue` names the queue that is meant, if it is not the main one. `answer_within` seconds is how long the scan
+        `queue` names the queue that is meant, if it is not the main one. `host` and `program` say where and with what
+        the person sits who asks, if that is not here. `answer_within` seconds is how long the scan
         server may take over it, if that is less than `timeout`.
 
         Raises what the scan server says (RefusedError and its kin), NoReplyError after `timeout` seconds, and BusError
@@ -63,6 +72,8 @@ class Caller:
             user_group=user_group,
             lock_key=lock_key,
             queue=queue,
+            host=self._host if host is None else host,
+            program=self._program if program is None else program,
             body=body,
         )
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -86,3 +97,9 @@ class Caller:
             future = self._waiting.get(reply.request_id)
             if future is not None and not future.done():
                 future.set_result(reply)
+
+
+def _program() -> str:
+    """Name what was started as this process; of `python -m package`, the package."""
+    path = Path(sys.argv[0])
+    return (path.parent.name if path.name == "__main__.py" else path.name) or "python"

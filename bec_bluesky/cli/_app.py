@@ -7,6 +7,7 @@ import typer
 from bec_bluesky import __version__
 from bec_bluesky.cli._data_commands import data_app
 from bec_bluesky.cli._device_commands import device_app
+from bec_bluesky.cli._log_command import log
 from bec_bluesky.cli._options import (
     Beamline,
     Chosen,
@@ -34,6 +35,7 @@ app.add_typer(plans_app, name="plans")
 app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
 app.add_typer(script_app, name="script")
+app.command()(log)
 
 
 def _show_version(value: bool) -> None:

@@ -16,7 +16,7 @@ from bec_bluesky.documents._journal import DocumentJournal
 from bec_bluesky.documents._prefix import file_prefix
 from bec_bluesky.documents._replay import replay
 from bec_bluesky.documents._retrieval import open_catalog
-from bec_bluesky.documents._runs import Run, Runs
+from bec_bluesky.documents._runs import Run, Runs, timestamp
 from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, Product, RunProblem
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "publish_address",
     "read_documents",
     "replay",
+    "timestamp",
     "withdraw_address",
     "write_documents",
     "write_private",

@@ -17,7 +17,7 @@ from bec_bluesky.documents._retrieval import open_catalog
 from bec_bluesky.errors import RefusedError, choices
 from bec_bluesky.settings import Settings, load
 
-__all__ = ["Run", "Runs"]
+__all__ = ["Run", "Runs", "timestamp"]
 
 _MAIN = "primary"
 _LIKE_TIME = "%Y-%m-%d %H:%M:%S"
@@ -258,9 +258,9 @@ class Runs:
             if value is not None:
                 queries.append(Contains(key, value))
         if since is not None:
-            queries.append(Key("start.time") >= _timestamp(since))
+            queries.append(Key("start.time") >= timestamp(since))
         if until is not None:
-            queries.append(Key("start.time") <= _timestamp(until))
+            queries.append(Key("start.time") <= timestamp(until))
         found = self.catalog
         for query in queries:
             found = found.search(query)
@@ -277,7 +277,8 @@ def _is_scalar(key: Mapping[str, Any]) -> bool:
     return math.prod(int(size or 0) for size in key.get("shape") or ()) <= 1
 
 
-def _timestamp(when: str | float | datetime.datetime) -> float:
+def timestamp(when: str | float | datetime.datetime) -> float:
+    """Give seconds since 1970 of a time, which may be written as `2026-11-26` or `2026-11-26 14:30` (local time)."""
     if isinstance(when, int | float):
         return float(when)
     try:

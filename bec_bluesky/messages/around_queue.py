@@ -5,6 +5,7 @@ from typing import Any, Literal
 from bec_bluesky.messages.common import Message
 
 __all__ = [
+    "Command",
     "EndTask",
     "GetLock",
     "GetRules",
@@ -107,6 +108,31 @@ class ReloadPlans(Message, frozen=True, kw_only=True, tag="reload_plans"):
     """Import one module of plans anew (`plans.scans`, a start-up file's name), or all; answered with PlansReloaded."""
 
     module: str = ""
+
+
+class Command(Message, frozen=True, kw_only=True, tag="command"):
+    """What somebody asked of the scan server, and what became of it: a line of the command log."""
+
+    time: float
+    """When it was answered."""
+    verb: str
+    """The request's name on the wire, with its action if it has one: `add_item`, `control_run abort`."""
+    user: str
+    user_group: str = ""
+    host: str = ""
+    program: str = ""
+    """From which computer and by which program it was asked."""
+    queue: str = ""
+    asked: dict[str, Any] = {}
+    """What the request says, without keys of locks; `{"cut": …}` is the beginning of what is very long."""
+    outcome: str = "done"
+    """done, refused or failed."""
+    code: str | None = None
+    """Of a refusal."""
+    answer: str = ""
+    """Why it was refused or failed."""
+    items: list[str] = []
+    """Ids of the items that it made or changed."""
 
 
 class LockState(Message, frozen=True, kw_only=True, tag="lock_state"):

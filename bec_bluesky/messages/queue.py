@@ -337,6 +337,9 @@ class Request(Message, frozen=True, kw_only=True, tag="request"):
     """Opens what is locked with it."""
     queue: str = ""
     """Which queue is meant; empty: the main one."""
+    host: str = ""
+    program: str = ""
+    """From which computer, and by which program, it is asked."""
     body: RequestBody
 
 

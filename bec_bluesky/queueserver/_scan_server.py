@@ -49,6 +49,7 @@ class ScanServerAccess:
                 user=user if isinstance(user, str) else None,
                 user_group=str(given.get("user_group", "")),
                 lock_key=lock_key or "",
+                host="",  # it is not told
                 answer_within=answer_within,
             )
         except RefusedError as error:

@@ -58,7 +58,7 @@ class QueueServer(Service):
 
     async def start(self) -> None:
         """Copy what is there, then listen."""
-        caller = await self._exits.enter_async_context(Caller(self.bus, user="queueserver"))
+        caller = await self._exits.enter_async_context(Caller(self.bus, user="queueserver", program="queueserver"))
         mirror = Mirror(self.bus, caller, self._is_news.set)
         access = ScanServerAccess(caller, mirror, self.feed)
         methods = Methods(access)

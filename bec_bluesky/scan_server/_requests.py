@@ -46,6 +46,7 @@ _ANSWER_TIME = 0.5
 """Seconds before a request's deadline by which its answer should leave."""
 Handle = Callable[[Request], Awaitable[Any]]
 Alarm = Callable[[str], Awaitable[None]]
+Noted = Callable[[Request, Any, Failure | None], None]
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 
@@ -65,13 +66,17 @@ class CheckFailed(RefusedError):
 class RequestReader:
     """Reads the requests stream and answers; `handle` gives the body of the reply or raises RefusedError."""
 
-    def __init__(self, bus: Bus, store: QueueStore, handle: Handle, alarm: Alarm, spawn: Spawn, *, name: str) -> None:
+    def __init__(
+        self, bus: Bus, store: QueueStore, handle: Handle, alarm: Alarm, spawn: Spawn, *, name: str, noted: Noted
+    ) -> None:
+        """`noted` hears of every answer to what was to change something."""
         self._bus = bus
         self._store = store
         self._handle = handle
         self._alarm = alarm
         self._spawn = spawn
         self._name = name
+        self._noted_answer = noted
         self._decoder = decoder(Request)
         self._replies: OrderedDict[str, Reply | None] = OrderedDict()
         """By request id; None while it is carried out."""
@@ -186,6 +191,8 @@ class RequestReader:
         if failure is not None:
             failure = msgspec.structs.replace(failure, text=_readable(failure.text))
             _log.info("refused %s: %s", type(request.body).__name__, failure.text, extra={"user": request.user})
+        if not isinstance(request.body, LOOKING):
+            self._noted_answer(request, body, failure)
         reply = Reply(request_id=request.request_id, body=body, failure=failure)
         if request.request_id in self._replies:
             self._replies[request.request_id] = reply

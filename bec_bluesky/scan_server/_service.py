@@ -25,9 +25,11 @@ from bec_bluesky.messages.around_queue import (
 from bec_bluesky.messages.devices import Instruction, Op
 from bec_bluesky.messages.queue import ItemResult, PlanInfo, QueueItem
 from bec_bluesky.messages.worker import WorkerReady
+from bec_bluesky.people import CommandFile
 from bec_bluesky.plugins import read_profile
 from bec_bluesky.scan_server._actions import Actions
 from bec_bluesky.scan_server._announcer import Announcer
+from bec_bluesky.scan_server._command_log import CommandLog
 from bec_bluesky.scan_server._console import Console
 from bec_bluesky.scan_server._devices import DeviceBook
 from bec_bluesky.scan_server._environment import Environment
@@ -109,6 +111,7 @@ class ScanServer(Service):
         self._keeper: QueueKeeper | None = None
         self._announcer: Announcer | None = None
         self._requests: RequestReader | None = None
+        self._commands: CommandLog | None = None
         self._replaced_by: FencedError | None = None
         self._losses: set[asyncio.Task[None]] = set()
         """Workers that are gone, of which the devices are being told."""
@@ -156,6 +159,8 @@ class ScanServer(Service):
         profile = read_profile(self.settings)
         metadata = MetadataRules(profile.metadata_schema, profile.metadata)
         reload = PlanReload(self.pool, self.plans, keeper, self._offer, lambda: runner.renew())
+        file = CommandFile(self.settings.data_dir, self.settings.beamline)
+        self._commands = commands = CommandLog(file, self._alarm_about_request)
         tasks = TaskBook(self.bus, self.around, reload, self.activity_changed, self.spawn)
         shelf = ScriptShelf(self.bus, self.pool, self._offer)
         await tasks.load()
@@ -197,7 +202,13 @@ class ScanServer(Service):
             },
         )
         self._requests = RequestReader(
-            self.bus, store, actions.handle, self._alarm_about_request, self._spawn_owned, name=self.service_name
+            self.bus,
+            store,
+            actions.handle,
+            self._alarm_about_request,
+            self._spawn_owned,
+            name=self.service_name,
+            noted=commands.note,
         )
         self._spawn_owned(keeper.live(), "queue")
         self._spawn_owned(announcer.run(), "status")
@@ -206,6 +217,7 @@ class ScanServer(Service):
         self.spawn(self.devices.follow(self.bus), "devices")
         self.spawn(self.console.run(self.bus), "console")
         self.spawn(history.keep_index(), "history index")
+        self.spawn(commands.run(), "command log")
         self.pool.start()
         announcer.changed()
 
@@ -226,6 +238,8 @@ class ScanServer(Service):
             async with asyncio.timeout(_LAST_WRITES):
                 await self._keeper.settled()
                 await self._requests.drained()
+                if self._commands is not None:
+                    await self._commands.write()
                 await self._announcer.say()
         if self._ownership is not None:
             await self._ownership.release()

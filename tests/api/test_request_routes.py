@@ -136,6 +136,8 @@ def test_mode_plans_alarms_runs_lock_and_rules_are_told(http: httpx.Client) -> N
     assert (refused.status_code, refused.json()["code"]) == (423, "locked")
     assert http.post("/queue/items", json={"plan": "quick"}, headers={"Lock-Key": "key"}).status_code == 201
     assert not http.request("DELETE", "/lock", params={"key": "key"}).json()["queue"]
+    seen = http.get("/commands", params={"verb": "add_item", "only_refused": True, "limit": 1}).json()
+    assert [(each["code"], each["program"], each["host"]) for each in seen] == [("locked", "HTTP API", "127.0.0.1")]
     rules = http.get("/rules").json()
     assert http.put("/rules", json={"user_groups": rules["user_groups"]}).json()["user_groups"] == rules["user_groups"]
 

@@ -114,6 +114,11 @@ def test_the_queue_is_filled_listed_and_cleared_without_starting(system: System)
     nothing = system.call("queue", "abort")
     assert nothing.returncode == 1
     assert nothing.stderr.count("\n") == 1
+    log = system.call("log", "-n", "5").stdout
+    assert re.search(r"bec.bluesky on \S+ +control_run abort +refused: Nothing runs", " ".join(log.split()))
+    assert log.index(first[:8]) < log.index("clear_queue")
+    refused = system.call("log", "--refused", "--verb", "abort", "--json").stdout.splitlines()
+    assert json.loads(refused[-1])["code"] == "nothing_runs"
 
 
 def test_items_are_edited_moved_held_and_put_before_others_by_people(system: System) -> None:
