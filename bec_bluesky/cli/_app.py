@@ -7,6 +7,7 @@ import typer
 from bec_bluesky import __version__
 from bec_bluesky.cli._data_commands import data_app
 from bec_bluesky.cli._device_commands import device_app
+from bec_bluesky.cli._history_commands import history, rerun
 from bec_bluesky.cli._log_command import log
 from bec_bluesky.cli._options import (
     Beamline,
@@ -36,6 +37,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
 app.add_typer(script_app, name="script")
 app.command()(log)
+app.command()(history)
+app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})(rerun)
 
 
 def _show_version(value: bool) -> None:

@@ -2,21 +2,18 @@
 
 import contextlib
 import shlex
-import time
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from bec_bluesky.cli._arguments import parse_arguments, parse_metadata
+from bec_bluesky.cli._history_commands import history
 from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, RedisUrl, connected, settings_of
-from bec_bluesky.client import Client, QueueDoor
+from bec_bluesky.client import Client, QueueDoor, call_text
 from bec_bluesky.errors import BadArgumentError
-from bec_bluesky.messages.queue import QueueItem
 
-__all__ = ["call_text", "queue_app"]
+__all__ = ["queue_app"]
 
 queue_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Look at the queue, change it, act on the running plan."
@@ -57,13 +54,6 @@ def _queue(context: typer.Context) -> Iterator[QueueDoor]:
 
 def _client(context: typer.Context) -> Client:
     return connected(settings_of(context))
-
-
-def call_text(item: QueueItem) -> str:
-    """Write an item as the call that it is."""
-    args = [str(each) if isinstance(each, str) else repr(each) for each in item.args]
-    kwargs = [f"{name}={value!r}" for name, value in item.kwargs.items()]
-    return f"{item.plan}({', '.join([*args, *kwargs])})"
 
 
 @queue_app.command("list")
@@ -272,30 +262,7 @@ def stop(context: typer.Context, cancel: Annotated[bool, typer.Option("--cancel"
     return 0
 
 
-@queue_app.command()
-def history(
-    context: typer.Context,
-    text: Annotated[str, typer.Argument(help="found in plan, title, note, sample, user or reason")] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20,
-    plan: str = "",
-    user: str = "",
-    sample: str = "",
-    status: Annotated[str, typer.Option(help="completed, failed, stopped, aborted or halted")] = "",
-) -> int:
-    """Show what ended, newest first."""
-    with _queue(context) as queue:
-        items = queue.history(limit, text=text, plan=plan, user=user, sample=sample, status=status)
-    table = Table(box=None, pad_edge=False)
-    for column in ("ended", "item", "call", "scans", "status", "reason"):
-        table.add_column(column, overflow="fold")
-    for item in items:
-        result = item.result
-        if result is not None:
-            ended = time.strftime("%m-%d %H:%M:%S", time.localtime(result.time_stop))
-            scans = ", ".join(map(str, result.scan_ids))
-            table.add_row(ended, item.item_id[:8], call_text(item), scans, result.exit_status, result.reason)
-    Console(highlight=False, markup=False).print(table)
-    return 0
+queue_app.command()(history)
 
 
 @queue_app.command()

@@ -15,6 +15,7 @@ from bec_bluesky.client._device_text import shown_entry
 from bec_bluesky.client._device_value import has_one_value, value_in
 from bec_bluesky.client._devices import Devices, is_chosen
 from bec_bluesky.client._follow import Event
+from bec_bluesky.client._history import PastItems, call_text
 from bec_bluesky.client._live import LiveView, result_text
 from bec_bluesky.client._offered_plans import OfferedPlans
 from bec_bluesky.client._panic import panic_stop
@@ -37,12 +38,14 @@ __all__ = [
     "Item",
     "LiveView",
     "OfferedPlans",
+    "PastItems",
     "PlanCall",
     "Plans",
     "QueueDoor",
     "ServerTask",
     "TaskDoor",
     "Viewing",
+    "call_text",
     "connect",
     "has_one_value",
     "is_chosen",

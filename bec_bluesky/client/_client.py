@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Caller
@@ -20,11 +20,12 @@ from bec_bluesky.client._device_door import DeviceDoor, open_device_door
 from bec_bluesky.client._device_file import DeviceFile
 from bec_bluesky.client._devices import Devices
 from bec_bluesky.client._follow import Event, Follow, Place, Settled, status_of
+from bec_bluesky.client._history import Filters, PastItems, find_past
 from bec_bluesky.client._loop import Elements, LoopThread
 from bec_bluesky.client._offered_plans import OfferedPlans
 from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import Plans
-from bec_bluesky.client._queue import QueueDoor
+from bec_bluesky.client._queue import Item, QueueDoor
 from bec_bluesky.client._tasks import TaskDoor
 from bec_bluesky.client._watch import run_and_watch
 from bec_bluesky.documents import Runs, find_catalog
@@ -197,6 +198,33 @@ class Client:
         assert self._caller is not None
         return await panic_stop(self.bus, self._caller)
 
+    # ── what was ──
+
+    def history(self, text: str = "", **filters: Unpack[Filters]) -> PastItems:
+        """Give what ended, newest first: to iterate, to index (`[0]` is the newest), or to print.
+
+        Words of `text` are found, whatever their case, in plan, title, note, sample, user, reason and the names among
+        the arguments. Filters are `plan`, `user`, `sample`, `status`, `queue`, and `since` and `until`, times as
+        `2026-11-26` or `2026-11-26 14:30`.
+        """
+        return PastItems(self.ask, text, **filters)
+
+    def rerun(self, which: str | int, *, start: bool = False, queue: str | None = None, **changes: Any) -> Item:
+        """Add an item once more, to its queue or another one: `bl.rerun(1204, num=41)`.
+
+        `which` is a scan number, or the beginning of the id of an item or a run; -1 is what ended last. Arguments
+        change by their name. `start` starts the queue too.
+        """
+        if queue is None:
+            past = find_past(self.ask, which)
+            queue = past.queue if past is not None else ""
+            which = which if past is None else past.item_id
+        return self.queue(queue).again(which, start=start, **changes)
+
+    def again(self, *, start: bool = False, **changes: Any) -> Item:
+        """Add what ended last once more, as `rerun(-1)`."""
+        return self.rerun(-1, start=start, **changes)
+
     # ── what there is ──
 
     @property
@@ -350,9 +378,8 @@ class Client:
             self._runs = None
 
     def __repr__(self) -> str:
-        return (
-            f"<beamline {self.settings.beamline!r}; .run .queue .dev .device_file .plans .status .data .tasks .console>"
-        )
+        doors = ".run .queue .dev .device_file .plans .status .history .data .tasks .console"
+        return f"<beamline {self.settings.beamline!r}; {doors}>"
 
 
 async def _until(deadline: float | None, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

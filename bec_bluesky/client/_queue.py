@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from bec_bluesky.client._arguments import plain
 from bec_bluesky.client._follow import Event, Place, Settled
+from bec_bluesky.client._history import Filters, PastItems, changed_call, find_past
 from bec_bluesky.client._loop import Elements
 from bec_bluesky.errors import NoReplyError, UnknownItemError
 from bec_bluesky.messages.queue import (
@@ -15,10 +16,8 @@ from bec_bluesky.messages.queue import (
     ClearQueue,
     EditItem,
     ExecuteItem,
-    GetHistory,
     GetQueue,
     GetStatus,
-    History,
     HoldItem,
     ItemAccepted,
     ItemDone,
@@ -64,6 +63,11 @@ class Item:
     def queue(self) -> str:
         """Name of its queue."""
         return self._known.queue or MAIN_QUEUE
+
+    @property
+    def accepted(self) -> QueueItem:
+        """The item as it was known last."""
+        return self._known
 
     @property
     def message(self) -> QueueItem:
@@ -210,28 +214,29 @@ class QueueDoor:
         changed: ItemsChanged = self._ask(AddItems(items=items, position=position, start=start), timeout=60.0)
         return [Item(self._client, item, place, changed.warnings) for item in changed.items]
 
-    def again(self, item_id: str, *, start: bool = False, **changes: Any) -> Item:
-        """Add an item once more, one that waits, runs or has ended, with the keyword arguments that are given changed.
+    def again(self, which: str | int, *, start: bool = False, **changes: Any) -> Item:
+        """Add an item to this queue once more, one that waits, runs or has ended, with changed arguments.
 
-        The beginning of its id suffices.
+        It is found as by `find`. Arguments change by their name, also those that were given without.
         """
-        item = self.find(item_id)
+        item = self.find(which)
         if item is None:
-            raise UnknownItemError(f"No item {item_id!r} waits, runs, or is among the newest that ended")
-        if item.kind == "instruction":
-            kwargs = plain(item.kwargs | changes)
-            return self._accepted(AddItem(plan=item.plan, kwargs=kwargs, kind="instruction", start=start))
-        return self.put(
-            item.plan,
-            item.args,
-            item.kwargs | changes,
+            raise UnknownItemError(f"No item {which!r} waits or runs in this queue, or has ended")
+        args, kwargs = changed_call(item, plain(changes), self._client.plans.get(item.plan))
+        again = AddItem(
+            plan=item.plan,
+            args=args,
+            kwargs=kwargs,
             metadata=item.metadata,
             title=item.title,
             note=item.note,
             sample=item.sample,
             goes_back=item.goes_back,
             start=start,
+            kind="instruction" if item.kind == "instruction" else "plan",
+            repeats=item.item_id,
         )
+        return self._accepted(again)
 
     def stop_here(self, position: int | None = None) -> Item:
         """Put an instruction into the queue at which it stops."""
@@ -342,34 +347,20 @@ class QueueDoor:
         """Give the running and the waiting items."""
         return self._ask(GetQueue())
 
-    def history(
-        self,
-        limit: int = 50,
-        *,
-        text: str = "",
-        plan: str = "",
-        user: str = "",
-        sample: str = "",
-        status: str = "",
-        since: float | None = None,
-        until: float | None = None,
-    ) -> list[QueueItem]:
-        """Give finished items, newest first; only those of a plan, user, sample or exit status, if that is given.
+    def history(self, limit: int = 50, text: str = "", **filters: Unpack[Filters]) -> list[QueueItem]:
+        """Give finished items of this queue, newest first; `text` and filters are those of the client's `history`."""
+        filters.setdefault("queue", self._name or MAIN_QUEUE)
+        return PastItems(self._ask, text, **filters).first(limit)
 
-        `text` is found, whatever its case, in plan, title, note, sample, user and reason; `since` and `until` are
-        seconds since 1970, as `time.time()` gives them.
+    def find(self, which: str | int) -> QueueItem | None:
+        """Give an item: one that waits or runs here by the beginning of its id; else one that ended, in any queue.
+
+        Those that ended are also found by scan number, by the beginning of a run's uid, and as -1 (the newest), -2, ….
         """
-        asked = GetHistory(
-            limit=limit, text=text, plan=plan, user=user, sample=sample, status=status, since=since, until=until
-        )
-        history: History = self._ask(asked)
-        return history.items
-
-    def find(self, item_id: str) -> QueueItem | None:
-        """Give an item, by the beginning of its id: waiting, running or among the newest finished ones."""
         queue = self.now()
-        everywhere = [*queue.waiting, *([queue.running] if queue.running else []), *self.history(200)]
-        return next((item for item in everywhere if item_id and item.item_id.startswith(item_id)), None)
+        present = [*queue.waiting, *([queue.running] if queue.running else [])]
+        begin_so = (item for item in present if which and item.item_id.startswith(str(which)))
+        return next(begin_so, None) or find_past(self._ask, which)
 
     def _waiting(self, item_id: str) -> QueueItem:
         full = self._full_id(item_id)

@@ -154,6 +154,8 @@ class AddItem(Message, frozen=True, kw_only=True, tag="add_item"):
     """Whether it goes back to the front of the queue, as a new item, if it fails, is aborted or halted."""
     properties: dict[str, Any] = {}
     """Kept with the item, for other interfaces."""
+    repeats: str = ""
+    """Id of the item that it repeats."""
 
 
 class AddItems(Message, frozen=True, kw_only=True, tag="add_items"):

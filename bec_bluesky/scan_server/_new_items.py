@@ -61,6 +61,7 @@ class NewItems:
             properties=asked.properties,
             added=time.time(),
             queue=queue,
+            repeats=asked.repeats,
         )
         size = len(encode(item))
         if size > _MOST_BYTES:

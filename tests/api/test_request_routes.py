@@ -116,6 +116,9 @@ def test_a_run_is_controlled_and_found_in_the_history(http: httpx.Client) -> Non
     until(lambda: http.get("/queue/status").json()["run_state"] == "idle")
     found = http.get("/history", params={"text": "SLIT", "limit": 1}).json()
     assert [(item["item_id"], item["result"]["exit_status"]) for item in found["items"]] == [(item_id, "aborted")]
+    queue = http.get("/history", params={"queue": "main", "limit": 1}).json()["items"]
+    assert [item["item_id"] for item in queue] == [item_id]
+    assert http.get("/history", params={"queue": "align"}).json()["items"] == []
     add(http, start=True)
     until(lambda: http.get("/history", params={"plan": "quick"}).json()["items"])
     first = http.get("/history", params={"limit": 1}).json()

@@ -16,7 +16,7 @@ import pytest
 from bec_bluesky import connect
 from bec_bluesky.cli._lock import read_record
 from bec_bluesky.cli._processes import identify
-from bec_bluesky.errors import DeviceHeld, PlanFailedError, RefusedError
+from bec_bluesky.errors import DeviceHeld, PlanFailedError, RefusedError, UnknownItemError
 from bec_bluesky.messages.products import Point
 from bec_bluesky.messages.queue import ScanServerStatus
 from bec_bluesky.settings import load
@@ -158,6 +158,44 @@ def test_several_are_added_together_or_none_and_an_item_is_repeated_with_changes
         two.cancel()
         again = one.again(num=3, start=True)
         assert len([event for event in again.follow() if isinstance(event, Point)]) == 3
+
+
+def test_what_ended_is_found_and_run_again_with_changes(system: System) -> None:
+    with system.connect() as bl:
+        run = bl.queue.put("count", [["det"], 2], sample="LaB6", title="Reference of the day", start=True)
+        done = run.wait(PATIENCE)
+        assert done.result is not None
+        (scan_id,) = done.result.scan_ids
+        other = bl.queue("align").put("mv", ["motor", 0], title="Reference", start=True)
+        other.wait(PATIENCE)
+        assert [item.item_id for item in bl.history("reference")] == [other.item_id, run.item_id]
+        assert [item.item_id for item in bl.history("REFERENCE day", plan="count", since="2020-01-01")] == [run.item_id]
+        assert [item.item_id for item in bl.queue("align").history(10, "reference")] == [other.item_id]
+        assert [item.item_id for item in bl.queue.history(10, "reference")] == [run.item_id]
+        assert bl.history("reference")[1].item_id == run.item_id
+        assert "count(['det'], 2)" in repr(bl.history(sample="LaB6"))
+        assert repr(bl.history(user="nobody")) == "nothing like that has ended"
+        for which in (scan_id, run.item_id[:8], done.result.run_uids[0][:8]):
+            again = bl.rerun(which, num=3)
+            assert (again.accepted.args, again.accepted.sample) == ([["det"], 3], "LaB6")
+            assert again.accepted.repeats == run.item_id
+            again.cancel()
+        repeated = bl.again()
+        assert (repeated.plan, repeated.queue) == ("mv", "align")
+        repeated.cancel()
+        with pytest.raises(UnknownItemError, match="'nothing'"):
+            bl.rerun("nothing")
+        with pytest.raises(RefusedError, match="did you mean 'num'"):
+            bl.rerun(scan_id, nmu=3)
+    found = system.call("history", "reference", "day", "--json").stdout.splitlines()
+    assert [json.loads(line)["item_id"] for line in found] == [run.item_id]
+    assert system.call("queue", "-q", "align", "history", "reference").stdout.count("mv(motor, 0)") == 1
+    told = system.call("rerun", str(scan_id), "num=4", "--start")
+    assert told.stdout.split("  ")[1] == "count(['det'], 4)\n", told.stderr
+    wanted = told.stdout.split()[0]
+    until(lambda: wanted[:8] in system.call("history", "--sample", "LaB6", "-n", "1").stdout, "it never ran")
+    assert system.call("rerun", "zzz").returncode == 1
+    assert "failed" in system.call("history", "--status", "complete").stderr
 
 
 def test_a_file_of_plans_is_added_all_or_none_and_an_item_once_more_with_changes(system: System) -> None:
