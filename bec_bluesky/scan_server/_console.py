@@ -31,7 +31,7 @@ _LONGEST_LINE = 8 * 1024
 """Bytes; what comes after them is another line."""
 _OLDEST_PART = 1.0
 """Seconds after which a line is published although it has no end yet."""
-_MOST_READ = 1024 * 1024
+_MOST_READ = 256 * 1024
 """Bytes that are read of a file at once; what was written before them is left out."""
 _LARGEST_FILE = 64 * 1024 * 1024
 """Bytes; then the file is emptied, so that no plan fills the disk by printing."""
@@ -114,7 +114,7 @@ class Tail:
         ):
             lines.append(self._part)
             self._part = b""
-        return [part for line in lines for part in _readable(line)]
+        return lines
 
     def _bounded(self, lines: list[bytes], now: float) -> list[str]:
         """Put lines together into texts, leaving out what is more than the bounds allow."""
@@ -122,16 +122,20 @@ class Tail:
         self._lines_left = min(_BURST * LINES_A_SECOND, self._lines_left + passed * LINES_A_SECOND)
         self._bytes_left = min(_BURST * BYTES_A_SECOND, self._bytes_left + passed * BYTES_A_SECOND)
         texts: list[bytearray] = []
-        for line in lines:
-            if self._lines_left < 1 or self._bytes_left < len(line):
+        for number, line in enumerate(lines):
+            if self._lines_left < 1:
+                self._dropped += len(lines) - number
+                break
+            if self._bytes_left < min(len(line), _LONGEST_LINE):
                 self._dropped += 1
                 continue
-            written = self._notice() + line + b"\n"
-            self._lines_left -= 1
-            self._bytes_left -= len(written)
-            if not texts or len(texts[-1]) + len(written) > _LARGEST_TEXT:
-                texts.append(bytearray())
-            texts[-1] += written
+            for part in _readable(line):
+                written = self._notice() + part + b"\n"
+                self._lines_left -= 1
+                self._bytes_left -= len(written)
+                if not texts or len(texts[-1]) + len(written) > _LARGEST_TEXT:
+                    texts.append(bytearray())
+                texts[-1] += written
         return [text.decode(errors="replace") for text in texts]
 
     def _notice(self) -> bytes:

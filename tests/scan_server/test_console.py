@@ -56,7 +56,9 @@ def test_lines_beyond_the_bound_are_left_out_and_counted(file: Path) -> None:
 def test_bytes_beyond_the_bound_are_left_out_and_of_a_flood_its_beginning(file: Path) -> None:
     tail = Tail(file, "worker")
     append(file, ("x" * 999 + "\n") * 3000)
-    texts = tail.read(is_last=True)
+    texts = tail.read()
+    append(file, ("y" * 999 + "\n") * 100)
+    texts += tail.read(is_last=True)
     assert sum(map(len, texts)) < 2 * BYTES_A_SECOND + 1000
     assert max(map(len, texts)) <= 16 * 1024
     assert " bytes were left out here" in texts[0] and " lines were left out here" in texts[-1]

@@ -12,6 +12,8 @@ from bec_bluesky.errors import BecBlueskyError
 from bec_bluesky.scan_server._output import write_lines_at_once
 from bec_bluesky.settings import load
 
+_NICE = 5
+"""Scripts that calculate leave the processors to the beamline."""
 _FIRST_TO_GO = "500"
 """Of -1000 to 1000: when memory runs out, the kernel ends what scripts filled, not a worker."""
 
@@ -21,6 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bec_bluesky.scan_server.task_process")
     parser.add_argument("--fd", type=int, required=True, help="file descriptor of the connection to the scan server")
     options = parser.parse_args()
+    os.set_inheritable(options.fd, False)  # or what a script leaves running would hold the connection open
+    os.nice(_NICE)
     with contextlib.suppress(OSError):  # not on this operating system
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
     write_lines_at_once()

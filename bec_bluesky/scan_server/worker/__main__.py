@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bec_bluesky.scan_server.worker")
     parser.add_argument("--fd", type=int, required=True, help="file descriptor of the connection to the scan server")
     options = parser.parse_args()
+    os.set_inheritable(options.fd, False)  # or what a plan leaves running would hold the connection open
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal means the scan server, which then says so
     write_lines_at_once()
     settings = load()
