@@ -11,8 +11,9 @@ from bec_bluesky.api._live_events import LiveEvents
 from bec_bluesky.api._problems import REQUEST_PROBLEMS, Problem, ProblemError
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import ALARMS, ITEMS, PLANS, POINTS, RESULTS, RUNS, Channel
+from bec_bluesky.client import last_texts
 from bec_bluesky.errors import UnknownItemError, UnknownPlanError
-from bec_bluesky.messages.common import Alarm
+from bec_bluesky.messages.common import Alarm, ConsoleText
 from bec_bluesky.messages.products import AnalysisResult, Point, RunOpened
 from bec_bluesky.messages.queue import PlanInfo, QueueItem
 
@@ -56,6 +57,14 @@ def product_router(bus: Bus) -> APIRouter:
     async def alarms(limit: Limit = 100) -> Response:
         """List the newest alarms, newest first."""
         return answer([alarm for _, alarm in await bus.newest(ALARMS, limit)])
+
+    @router.get("/console", response_model=None, responses=told(list[ConsoleText]))
+    async def console(
+        lines: Limit = 200,
+        source: Annotated[str, Query(description="worker, or the id of a task or of an item; empty: all")] = "",
+    ) -> Response:
+        """Give the last lines that plans, scripts and functions printed, oldest first."""
+        return answer(await last_texts(bus, lines, source))
 
     @router.get("/runs", response_model=None, responses=told(list[RunOpened]))
     async def runs(limit: Limit = 50) -> Response:

@@ -6,7 +6,7 @@ bl.run.scan(["det"], "samx", -5, 5, num=11)
 """
 
 from bec_bluesky.client._client import Client, connect
-from bec_bluesky.client._console import ConsoleDoor
+from bec_bluesky.client._console import ConsoleDoor, last_texts
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_access import DeviceAccess, open_device_access
 from bec_bluesky.client._device_file import DeviceFile
@@ -49,6 +49,7 @@ __all__ = [
     "connect",
     "has_one_value",
     "is_chosen",
+    "last_texts",
     "open_device_access",
     "panic_stop",
     "raise_if_failed",

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncGenerator, Iterator
 
+import msgspec
+
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import CONSOLE
 from bec_bluesky.client._loop import LoopThread
 from bec_bluesky.messages.common import ConsoleText
 
-__all__ = ["ConsoleDoor"]
+__all__ = ["ConsoleDoor", "last_texts"]
 
 
 class ConsoleDoor:
@@ -22,23 +24,26 @@ class ConsoleDoor:
 
     def texts(self, lines: int = 100, *, source: str = "") -> list[ConsoleText]:
         """Give what the last lines are of, with times and sources, oldest first."""
-        kept = CONSOLE.length or 0
-        entries = self._loop.call(self._bus.newest(CONSOLE, kept if source else min(kept, max(1, lines))))
-        found: list[ConsoleText] = []
-        left = lines
-        for _, text in entries:
-            if left <= 0:
-                break
-            if _is_of(text, source):
-                parts = text.text.splitlines(keepends=True)[-left:]
-                left -= len(parts)
-                found.append(ConsoleText(time=text.time, source=text.source, text="".join(parts), item_id=text.item_id))
-        return found[::-1]
+        return self._loop.call(last_texts(self._bus, lines, source))
 
     def follow(self, *, source: str = "") -> Iterator[ConsoleText]:
         """Give what is printed from now on, for ever; a lost Redis is waited for."""
         after = self._loop.call(self._bus.last_id(CONSOLE))
         return self._loop.iterate(_follow(self._bus, after, source))
+
+
+async def last_texts(bus: Bus, lines: int, source: str = "") -> list[ConsoleText]:
+    """Give the last lines of the console, or of one source, oldest first."""
+    kept = CONSOLE.length or 0
+    found: list[ConsoleText] = []
+    for _, text in await bus.newest(CONSOLE, kept if source else min(kept, max(1, lines))):
+        if lines <= 0:
+            break
+        if _is_of(text, source):
+            parts = text.text.splitlines(keepends=True)[-lines:]
+            lines -= len(parts)
+            found.append(msgspec.structs.replace(text, text="".join(parts)))
+    return found[::-1]
 
 
 async def _follow(bus: Bus, after: str, source: str) -> AsyncGenerator[ConsoleText, None]:

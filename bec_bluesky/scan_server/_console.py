@@ -45,8 +45,7 @@ class Tail:
     """Follows one file; what is new comes as texts of whole lines, as many as the bounds allow."""
 
     def __init__(self, path: Path, source: str) -> None:
-        self._path = path
-        self._fd = os.open(path, os.O_RDONLY)
+        self._fd = os.open(path, os.O_RDWR)
         self._at = 0
         self._part = b""
         """A line that has no end yet."""
@@ -95,7 +94,7 @@ class Tail:
         self._at += len(data)
         if self._at > _LARGEST_FILE:
             with contextlib.suppress(OSError):
-                os.truncate(self._path, 0)  # it is appended to: the next line is its first
+                os.ftruncate(self._fd, 0)  # it is appended to: the next line is its first
                 self._at = 0
         return data
 

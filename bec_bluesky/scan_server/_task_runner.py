@@ -53,7 +53,9 @@ class _Job:
     task: Task
     message: RunTask
     over: asyncio.Event
-    update_lists: bool = True
+    update_lists: bool
+    begun: int
+    """How often scripts had been forgotten when it began."""
     end_reason: str = ""
     """Why it is to end; empty: it is not."""
 
@@ -154,7 +156,7 @@ class TaskRunner:
             )
         task = await self._book.begin(message.task_id, message.kind, title, request.user)
         _log.info("%s %s", message.kind, title, extra={"user": request.user, "task": message.task_id})
-        job = self._jobs[message.task_id] = _Job(task, message, asyncio.Event(), update_lists)
+        job = self._jobs[message.task_id] = _Job(task, message, asyncio.Event(), update_lists, self._shelf.forgotten)
         self._waiting.append(job)
         self._go_on()
         return task
@@ -292,7 +294,7 @@ class TaskRunner:
             script_id=task.task_id, text=text, title=job.message.title, user=task.user, time=task.time_start
         )
         try:
-            await self._shelf.keep(script, offers=job.update_lists)
+            await self._shelf.keep(script, begun=job.begun, offers=job.update_lists)
         except Exception as error:  # noqa: BLE001  # refused, or Redis is away
             lane.is_leaving = True  # it alone has the definitions
             return f"the script ran, but what it defines is not kept: {error}"

@@ -197,6 +197,8 @@ def test_our_own_api_runs_shows_and_ends_tasks(system: System) -> None:
 
         until(lambda: has_ended(task.json()["task_id"]), "the script")
         assert (shown[0]["state"], shown[0]["output"], shown[0]["title"]) == ("completed", "one\n", "one")
+        printed = api.get("/console", params={"lines": 5, "source": shown[0]["task_id"]}).json()
+        assert [text["text"] for text in printed] == ["one\n"]
         task = api.post("/tasks/function", json={"name": "function_sleep", "args": [60]}).json()
         assert api.delete(f"/tasks/{task['task_id']}").status_code == 200
         assert has_ended(task["task_id"]) and shown[0]["reason"].startswith("ended")

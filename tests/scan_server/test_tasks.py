@@ -320,6 +320,28 @@ def test_a_plan_that_a_script_defines_is_run_until_the_environment_is_closed(liv
     assert script(live, "dune").reason.startswith("NameError")
 
 
+@pytest.mark.slow
+def test_what_a_script_defines_that_ran_while_the_environment_was_closed_is_not_kept(
+    live: LiveScanServer, tmp_path: Path
+) -> None:
+    flag, go = tmp_path / "begun", tmp_path / "go"
+    text = f"""
+import os, time
+def reef():
+    yield
+open({str(flag)!r}, "w").close()
+while not os.path.exists({str(go)!r}):
+    time.sleep(0.01)
+"""
+    begun = live.ask(RunScript(script=text))
+    live.until(flag.exists)
+    live.ask(SetEnvironment(action="close"))
+    live.until(lambda: live.status().environment == "closed" and live.server.pool.ready == 1)
+    go.touch()
+    assert "the environment was closed" in ended(live, begun).reason
+    assert not offers(live, "reef")
+
+
 def test_a_script_that_workers_cannot_take_up_is_not_kept(live: LiveScanServer) -> None:
     only_here = "import sys\n\ndef marsh():\n    yield\n\nif 'main' in __name__:\n    here = 1\nthere = here\n"
     done = script(live, only_here, "marsh.py")
