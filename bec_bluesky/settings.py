@@ -98,6 +98,11 @@ class Settings(BaseSettings):
         return self.data_dir / "catalog"
 
     @property
+    def people(self) -> Path:
+        """The book of users and keys."""
+        return self.data_dir / "people.json"
+
+    @property
     def history_index(self) -> Path:
         """The file by which the scan server searches the history; made anew when it is missing."""
         return self.data_dir / f"history-{self.beamline}.sqlite"

@@ -1,28 +1,28 @@
 """The HTTP application: who is alive, what the scan server does, devices, and Tiled below `/tiled`."""
 
-import secrets
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, status
+from fastapi import Depends, FastAPI, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bec_bluesky import __version__
+from bec_bluesky.api._access import Access
 from bec_bluesky.api._commands import command_router
 from bec_bluesky.api._device_edits import device_file_router
 from bec_bluesky.api._devices import device_router
 from bec_bluesky.api._problems import ProblemError, say_invalid, say_problem
 from bec_bluesky.api._products import product_router
 from bec_bluesky.api._requests import request_router
+from bec_bluesky.api._tiled_door import TiledDoor
 from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.channels import DEVICE_HOLDERS, NAMED_STATUS, SCAN_STATUS, SERVICES
 from bec_bluesky.client import DeviceAccess
 from bec_bluesky.errors import BusError
 from bec_bluesky.messages.queue import MAIN_QUEUE
-from bec_bluesky.people import CommandFile
+from bec_bluesky.people import CommandFile, PeopleBook
 
 __all__ = ["TILED_PATH", "LateApp", "create_app"]
 
@@ -49,30 +49,20 @@ class LateApp:
             await refusal(scope, receive, send)
 
 
-class _ApiKey:
-    """Lets a request through that shows the key: a header `Authorization: Apikey …`, or `?api_key=…`, as Tiled does."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key.encode()
-
-    def __call__(self, connection: HTTPConnection, api_key: Annotated[str | None, Query()] = None) -> None:
-        scheme, _, shown = connection.headers.get("Authorization", "").partition(" ")
-        given = shown if scheme.lower() in ("apikey", "bearer") else api_key
-        if given is None or not secrets.compare_digest(given.encode(), self._key):
-            raise HTTPException(
-                status.HTTP_401_UNAUTHORIZED,
-                "the API key is missing or wrong: it is in api.key of the data directory; send it as "
-                "`Authorization: Apikey …`",
-            )
-
-
 def create_app(
-    bus: Bus, caller: Caller, access: DeviceAccess, commands: CommandFile, key: str, tiled: LateApp
+    bus: Bus,
+    caller: Caller,
+    access: DeviceAccess,
+    *,
+    commands: CommandFile,
+    book: PeopleBook,
+    key: str,
+    tiled: LateApp,
 ) -> FastAPI:
-    """Make the application; `key` opens everything but `/healthz`."""
+    """Make the application; `key` opens everything, the keys of people in the book what their roles allow."""
     app = FastAPI(title="bec-bluesky", version=__version__, openapi_url="/api/v1/openapi.json", redoc_url=None)
-    app.mount(TILED_PATH, tiled)
-    with_key = [Depends(_ApiKey(key))]
+    app.mount(TILED_PATH, TiledDoor(tiled, key, book))
+    with_key = [Depends(Access(key, book))]
     app.include_router(device_router(bus, caller, access), dependencies=with_key)
     app.include_router(device_file_router(bus), dependencies=with_key)
     app.include_router(product_router(bus), dependencies=with_key)

@@ -5,8 +5,9 @@ import contextlib
 from collections.abc import Awaitable, Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response, WebSocket, status
+from fastapi import APIRouter, Depends, Query, Response, WebSocket, status
 
+from bec_bluesky.api._access import AT_INSTRUMENT, Asking
 from bec_bluesky.api._device_models import (
     Device,
     DeviceDetails,
@@ -20,11 +21,13 @@ from bec_bluesky.api._device_models import (
 )
 from bec_bluesky.api._json_values import json_value
 from bec_bluesky.api._live_devices import LiveSocket
-from bec_bluesky.api._problems import PROBLEMS, ProblemError, problem_of
+from bec_bluesky.api._problems import PROBLEMS, Problem, ProblemError, problem_of
 from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.client import DeviceAccess, has_one_value, is_chosen, panic_stop, shown_entry, value_in
 from bec_bluesky.errors import BadArgumentError, DeviceTimeout
+from bec_bluesky.messages.around_queue import GetRules, Rules
 from bec_bluesky.messages.devices import DeviceInfo, Readback
+from bec_bluesky.people import Principal, UserGroups, device_facts
 from bec_bluesky.proxy import RemoteStatus, limits_of
 
 __all__ = ["device_router"]
@@ -37,6 +40,13 @@ def device_router(bus: Bus, caller: Caller, access: DeviceAccess) -> APIRouter:
     """Make the routes below `/api/v1/devices`."""
     router = APIRouter(prefix="/api/v1/devices", tags=["devices"], responses=PROBLEMS)
     devices = _Devices(bus, caller, access)
+
+    async def may_use(path: str, who: Asking) -> None:
+        """Refuse what the rules of a person's group close."""
+        if who is not AT_INSTRUMENT:
+            await devices.check_rules(path, who)
+
+    in_group = [Depends(may_use)]
 
     @router.get("")
     async def list_devices(
@@ -77,18 +87,18 @@ def device_router(bus: Bus, caller: Caller, access: DeviceAccess) -> APIRouter:
         """Give the value of a signal, or where a motor is, now."""
         return Value(path=path, value=json_value(await devices.value(path)))
 
-    @router.post("/{path}/set")
+    @router.post("/{path}/set", dependencies=in_group)
     async def set_device(path: str, body: Set, response: Response) -> Done:
         """Set it, or start to move it (202: it was taken and is under way)."""
         done = await devices.start(path, "set", body.value, timeout=body.timeout if body.wait else None)
         return _told(path, done, response)
 
-    @router.post("/{path}/move")
+    @router.post("/{path}/move", dependencies=in_group)
     async def move_device(path: str, body: Move) -> Value:
         """Move it, and answer with where it is when it is there."""
         return Value(path=path, value=json_value(await devices.move(path, body)))
 
-    @router.post("/{path}/trigger")
+    @router.post("/{path}/trigger", dependencies=in_group)
     async def trigger_device(path: str, response: Response, body: Trigger | None = None) -> Done:
         """Have it measure once."""
         body = body or Trigger()
@@ -174,6 +184,16 @@ class _Devices:
             "value": json_value(value),
             "units": units,
         }
+
+    async def check_rules(self, path: str, who: Principal) -> None:
+        """Raise ProblemError 403 unless the rules open a device to the group of who asks."""
+        with problems_told():
+            info = self._link.directory.info(path)
+            rules: Rules = await self._caller.ask(GetRules())
+        groups = UserGroups({"user_groups": rules.user_groups})
+        if who.group not in groups or not groups.is_device_allowed(who.group, info.path, device_facts(info)):
+            text = f"Device {path!r} is not allowed for users from {who.group!r} group."
+            raise ProblemError(status.HTTP_403_FORBIDDEN, Problem(detail=text, code="not_permitted"))
 
     async def stop_all(self) -> Stopped:
         with problems_told():

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response, status
 
+from bec_bluesky.api._access import asking
 from bec_bluesky.api._json_values import json_value
 from bec_bluesky.api._message_schema import parameters_of, schema_of
 from bec_bluesky.api._problems import REQUEST_PROBLEMS, Problem, ProblemError, problem_of
@@ -94,8 +95,7 @@ def _endpoint(route: _Route, caller: Caller) -> Callable[..., Awaitable[Response
         message = _message(route, await _given(route, request))
         try:
             of_queue = "" if "queue" in route.message.__struct_fields__ else queue
-            host = "" if request.client is None else request.client.host
-            reply = await caller.ask(message, timeout=_PATIENCE, queue=of_queue, lock_key=lock_key, host=host)
+            reply = await caller.ask(message, timeout=_PATIENCE, queue=of_queue, lock_key=lock_key, **asking(request))
         except (BecBlueskyError, ValueError, OverflowError, RecursionError) as error:
             raise problem_of(error) from error
         return Response(msgspec.json.encode(json_value(reply)), route.code, media_type="application/json")

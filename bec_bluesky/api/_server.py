@@ -11,7 +11,7 @@ from bec_bluesky.bus import Caller
 from bec_bluesky.client import open_device_access
 from bec_bluesky.documents import api_key, build_catalog_app, publish_address, withdraw_address
 from bec_bluesky.log import logger
-from bec_bluesky.people import CommandFile
+from bec_bluesky.people import CommandFile, PeopleBook
 from bec_bluesky.service import Service
 from bec_bluesky.settings import Settings
 from bec_bluesky.web_server import HOST, listen, make_server
@@ -55,8 +55,11 @@ class ApiServer(Service):
         access = await self._exits.enter_async_context(open_device_access(self.bus))
         self.spawn(access.live.run(), "readings")
         late = LateApp("Tiled")
+        book = PeopleBook(self.settings.people)
+        book.load()
         commands = CommandFile(self.settings.data_dir, self.settings.beamline)
-        self._server = make_server(create_app(self.bus, caller, access, commands, self._key, late))
+        app = create_app(self.bus, caller, access, commands=commands, book=book, key=self._key, tiled=late)
+        self._server = make_server(app)
         serving = self.spawn(self._serve(self._server, listening), "HTTP")
         self.facts = {"url": url}
         loading = self.spawn(self._serve_catalog(late, TILED_PATH), "Tiled")

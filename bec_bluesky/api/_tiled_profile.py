@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bec_bluesky.documents import catalog_configuration, write_private
+from bec_bluesky.documents import catalog_configuration
 from bec_bluesky.log import logger
+from bec_bluesky.private_file import write_private
 from bec_bluesky.settings import Settings
 
 __all__ = ["profile_name", "write_offline_profile", "write_profile"]

@@ -8,6 +8,7 @@ from bec_bluesky import __version__
 from bec_bluesky.cli._data_commands import data_app
 from bec_bluesky.cli._device_commands import device_app
 from bec_bluesky.cli._history_commands import history, rerun
+from bec_bluesky.cli._lock_commands import lock, unlock
 from bec_bluesky.cli._log_command import log
 from bec_bluesky.cli._options import (
     Beamline,
@@ -18,6 +19,7 @@ from bec_bluesky.cli._options import (
     connected,
     settings_of,
 )
+from bec_bluesky.cli._people_commands import people_app
 from bec_bluesky.cli._plan_commands import plans_app
 from bec_bluesky.cli._queue_commands import queue_app
 from bec_bluesky.cli._script_commands import script_app, show_console
@@ -36,7 +38,10 @@ app.add_typer(plans_app, name="plans")
 app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
 app.add_typer(script_app, name="script")
+app.add_typer(people_app, name="people")
 app.command()(log)
+app.command()(lock)
+app.command()(unlock)
 app.command()(history)
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})(rerun)
 

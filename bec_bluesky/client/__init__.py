@@ -17,6 +17,7 @@ from bec_bluesky.client._devices import Devices, is_chosen
 from bec_bluesky.client._follow import Event
 from bec_bluesky.client._history import PastItems, call_text
 from bec_bluesky.client._live import LiveView, result_text
+from bec_bluesky.client._lock import LOCK_KEY_VARIABLE, BeamlineLock
 from bec_bluesky.client._offered_plans import OfferedPlans
 from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import PlanCall, Plans
@@ -26,6 +27,8 @@ from bec_bluesky.client._viewing import Viewing
 from bec_bluesky.client._watch import Detached, raise_if_failed, watch
 
 __all__ = [
+    "LOCK_KEY_VARIABLE",
+    "BeamlineLock",
     "Client",
     "ConsoleDoor",
     "Detached",

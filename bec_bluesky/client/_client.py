@@ -21,6 +21,7 @@ from bec_bluesky.client._device_file import DeviceFile
 from bec_bluesky.client._devices import Devices
 from bec_bluesky.client._follow import Event, Follow, Place, Settled, status_of
 from bec_bluesky.client._history import Filters, PastItems, find_past
+from bec_bluesky.client._lock import BeamlineLock
 from bec_bluesky.client._loop import Elements, LoopThread
 from bec_bluesky.client._offered_plans import OfferedPlans
 from bec_bluesky.client._panic import panic_stop
@@ -77,6 +78,7 @@ class Client:
         self._door_lock = threading.Lock()
         self.dev = Devices(self._device_door)
         """The devices as attributes: to read, move and watch them, and to pass them to plans. Print it for a table."""
+        self.lock = BeamlineLock(self.ask)
         self.queue = QueueDoor(self)
         self.run = Plans(lambda: self.plans, lambda plan, args, kwargs: run_and_watch(self, plan, args, kwargs))
 
@@ -144,7 +146,7 @@ class Client:
                     "`bec-bluesky up`, or see why it stopped in the directory that `bec-bluesky status` names"
                 )
             await asyncio.sleep(0.1)
-        return await self._caller.ask(body, timeout=timeout, queue=queue)
+        return await self._caller.ask(body, timeout=timeout, queue=queue, lock_key=self.lock.key)
 
     @property
     def status(self) -> ScanServerStatus:

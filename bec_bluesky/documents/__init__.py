@@ -6,7 +6,6 @@ from bec_bluesky.documents._address import (
     find_catalog,
     publish_address,
     withdraw_address,
-    write_private,
 )
 from bec_bluesky.documents._callback import Document, Emit, RunCallback, RunSink
 from bec_bluesky.documents._catalog import build_catalog_app, catalog_configuration
@@ -46,5 +45,4 @@ __all__ = [
     "timestamp",
     "withdraw_address",
     "write_documents",
-    "write_private",
 ]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bec_bluesky.errors import SettingsError
+from bec_bluesky.private_file import write_private
 from bec_bluesky.settings import Settings, load
 
-__all__ = ["CatalogAddress", "api_key", "find_catalog", "publish_address", "withdraw_address", "write_private"]
+__all__ = ["CatalogAddress", "api_key", "find_catalog", "publish_address", "withdraw_address"]
 
 
 @dataclass(frozen=True)
@@ -20,19 +21,6 @@ class CatalogAddress:
     uri: str
     """Ends with `/api/v1`."""
     api_key: str
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read; readers see the old or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def api_key(settings: Settings) -> str:

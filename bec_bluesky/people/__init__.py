@@ -1,10 +1,37 @@
-"""Who may do what, and who did: rules of groups as bluesky-queueserver writes them, and the command log on disk.
+"""Who may do what, and who did: users, roles and keys, rules of groups, and the command log on disk.
 
 Nothing here knows Redis.
 """
 
+from bec_bluesky.people._book import ACCESS_TIME, PROVIDER, REFRESH_TIME, PeopleBook
 from bec_bluesky.people._command_file import CommandFile, Wanted
 from bec_bluesky.people._patterns import DeviceNames, NamePatterns
-from bec_bluesky.people._rules import DEFAULT_RULES, GroupRules, UserGroups
+from bec_bluesky.people._principals import PUBLIC, SINGLE_USER, ApiKey, Principal, Session, User
+from bec_bluesky.people._roles import ALL_SCOPES, ROLES, STOPPING, default_group, role_named
+from bec_bluesky.people._rules import DEFAULT_RULES, GroupRules, UserGroups, device_facts
 
-__all__ = ["DEFAULT_RULES", "CommandFile", "DeviceNames", "GroupRules", "NamePatterns", "UserGroups", "Wanted"]
+__all__ = [
+    "ACCESS_TIME",
+    "ALL_SCOPES",
+    "DEFAULT_RULES",
+    "PROVIDER",
+    "PUBLIC",
+    "REFRESH_TIME",
+    "ROLES",
+    "SINGLE_USER",
+    "STOPPING",
+    "ApiKey",
+    "CommandFile",
+    "DeviceNames",
+    "GroupRules",
+    "NamePatterns",
+    "PeopleBook",
+    "Principal",
+    "Session",
+    "User",
+    "UserGroups",
+    "Wanted",
+    "default_group",
+    "device_facts",
+    "role_named",
+]

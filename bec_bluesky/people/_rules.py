@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bec_bluesky.errors import BadArgumentError, choices
+from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.people._patterns import DeviceNames, NamePatterns
 
-__all__ = ["DEFAULT_RULES", "GroupRules", "UserGroups"]
+__all__ = ["DEFAULT_RULES", "GroupRules", "UserGroups", "device_facts"]
 
 _ROOT = "root"
 _KEYS = tuple(f"{verb}_{what}" for what in ("plans", "devices", "functions") for verb in ("allowed", "forbidden"))
@@ -72,6 +73,15 @@ class GroupRules:
         allowed, forbidden = self._devices
         is_allowed = self._all_devices or any(each.match(path, facts) for each in allowed)
         return is_allowed and not any(each.match(path, facts) for each in forbidden)
+
+
+def device_facts(info: DeviceInfo) -> dict[str, bool]:
+    """Give what rules ask of a device."""
+    return {
+        "is_readable": "Readable" in info.protocols,
+        "is_movable": "Movable" in info.protocols,
+        "is_flyable": "Flyable" in info.protocols,
+    }
 
 
 def _is_allowed(patterns: list[NamePatterns], name: str) -> bool:

@@ -14,6 +14,7 @@ from bec_bluesky.documents import api_key
 from bec_bluesky.errors import BecBlueskyError, SettingsError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.around_queue import GetTasks, Tasks
+from bec_bluesky.people import PeopleBook
 from bec_bluesky.queueserver._announcements import Announcements
 from bec_bluesky.queueserver._feed import Feed
 from bec_bluesky.queueserver._methods import Methods
@@ -65,7 +66,6 @@ class QueueServer(Service):
         await mirror.load()
         self.spawn(mirror.follow_status(), "status")
         self.spawn(mirror.follow_devices(), "devices")
-        self.spawn(mirror.read_history(), "history")
         self.spawn(self._follow_console(), "console")
         self.spawn(self._publish(access, Announcements(self.feed)), "announce")
         self.spawn(self._stop_when_asked(access), "manager_stop")
@@ -106,17 +106,17 @@ class QueueServer(Service):
         """Serve HTTP, unless it is turned off or its port is taken."""
         if self.settings.qserver_http_port < 0:
             return
-        from bec_bluesky.queueserver.web import Door, KeyStore, create_app, device_socket_router
+        from bec_bluesky.queueserver.web import Door, create_app, device_socket_router
 
-        keys = KeyStore(self.settings.data_dir / "queueserver.keys")
+        book = PeopleBook(self.settings.people)
         try:
             system_keys = tuple(filter(None, (api_key(self.settings), os.environ.get(_KEY_VARIABLE))))
-            keys.load()
+            book.load()
             listening = listen(self.settings.qserver_http_port, "BEC_BLUESKY_QSERVER_HTTP_PORT")
         except SettingsError as error:
             self._problems.append(f"HTTP: {error}")
             return
-        door = Door(system_keys, keys, lets_public_look=os.environ.get(_PUBLIC_VARIABLE, "0") not in ("", "0"))
+        door = Door(system_keys, book, lets_public_look=os.environ.get(_PUBLIC_VARIABLE, "0") not in ("", "0"))
         devices = await self._exits.enter_async_context(open_device_access(self.bus))
         self.spawn(devices.live.run(), "readings")
         more = (device_socket_router(devices, self.feed, door),)

@@ -10,7 +10,6 @@ from bec_bluesky.channels import AROUND
 from bec_bluesky.errors import BecBlueskyError, RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.around_queue import GetRules, Rules, RunFunction, RunScript, SetRules
-from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.queue import (
     AddItem,
     AddItems,
@@ -18,7 +17,7 @@ from bec_bluesky.messages.queue import (
     ExecuteItem,
     Request,
 )
-from bec_bluesky.people import DEFAULT_RULES, UserGroups
+from bec_bluesky.people import DEFAULT_RULES, UserGroups, device_facts
 from bec_bluesky.plugins import read_rules
 from bec_bluesky.scan_server._devices import DeviceBook
 from bec_bluesky.scan_server._requests import LOOKING
@@ -91,7 +90,7 @@ class Permissions:
             raise RefusedError(f"Plan {item.plan!r} is not allowed for users from {group!r} group.", "not_permitted")
         for name in _texts([item.args, item.kwargs]):
             info = self._devices.get(name)
-            if info is not None and not self._groups.is_device_allowed(group, info.path, _facts(info)):
+            if info is not None and not self._groups.is_device_allowed(group, info.path, device_facts(info)):
                 text = f"{item.plan}: device {name!r} is not allowed for users from {group!r} group."
                 raise RefusedError(text, "not_permitted")
 
@@ -118,14 +117,6 @@ class Permissions:
     def _of_instrument(self) -> dict[str, Any]:
         found = read_rules(self._settings)
         return DEFAULT_RULES if found is None else found
-
-
-def _facts(info: DeviceInfo) -> dict[str, bool]:
-    return {
-        "is_readable": "Readable" in info.protocols,
-        "is_movable": "Movable" in info.protocols,
-        "is_flyable": "Flyable" in info.protocols,
-    }
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -143,6 +143,31 @@ def test_items_are_edited_moved_held_and_put_before_others_by_people(system: Sys
     assert "loop: off" in system.call("queue", "mode", "--no-loop").stdout
 
 
+def test_a_lock_keeps_others_out_and_tells_them_why(system: System) -> None:
+    locked = system.call("lock", "aligning the mirror")
+    assert locked.returncode == 0, locked.stderr
+    name, key = locked.stdout.strip().removeprefix("export ").split("=")
+    refused = system.call("queue", "add", "count", "[det]")
+    assert refused.returncode == 1
+    assert "aligning the mirror" in refused.stderr
+    assert "queue and environment locked by" in system.call("lock", "--show").stdout
+    system.extra[name] = key
+    try:
+        assert system.call("queue", "add", "count", "[det]").returncode == 0
+        assert system.call("queue", "clear").returncode == 0
+    finally:
+        del system.extra[name]
+    assert "Invalid lock key" in system.call("unlock", "--key", "guess").stderr
+    assert system.call("unlock", "--key", key).returncode == 0
+    with system.connect() as bl, bl.lock("a short look", environment=False), system.connect() as other:
+        assert repr(other.lock).startswith("queue locked by ")
+        with pytest.raises(RefusedError, match="a short look"):
+            other.queue.add("count", ["det"])
+        bl.queue.add("count", ["det"])
+        bl.queue.clear()
+    assert system.call("lock", "--show").stdout == "nothing is locked\n"
+
+
 def test_several_are_added_together_or_none_and_an_item_is_repeated_with_changes(system: System) -> None:
     with system.connect() as bl:
         with pytest.raises(RefusedError, match=r"item 2 of 2: .*scna"):

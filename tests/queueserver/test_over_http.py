@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from bec_bluesky.documents import api_key
+from bec_bluesky.people import PeopleBook
 from bec_bluesky.settings import load
 from tests.live_system import System
 from tests.queueserver.conftest import KEY, PATIENCE
@@ -152,6 +153,41 @@ def test_the_clients_methods_about_keys(manager: REManagerAPI) -> None:
         manager.login("somebody", password="secret", provider="/toy/token")
     manager.logout()
     manager.set_authorization_key(api_key=KEY)
+
+
+def test_a_person_logs_in_with_a_password_and_is_who_items_say(manager: REManagerAPI, system: System) -> None:
+    book = PeopleBook(system.data / "people.json")
+    book.add("vera", "user", password="correct horse")
+    book.add("otto", "observer", password="correct horse")
+    try:
+        with pytest.raises(manager.HTTPClientError, match="401: Incorrect username or password"):
+            manager.login("vera", password="wrong horse", provider="/local/token")
+        said = manager.login("vera", password="correct horse", provider="/local/token")
+        assert said["token_type"] == "bearer"
+        who = manager.whoami()
+        assert (who["identities"][0]["id"], who["roles"]) == ("vera", ["user"])
+        item = manager.item_add(BPlan("count", ["det"], num=1))["item"]
+        assert (item["user"], item["user_group"]) == ("vera", "primary")
+        with pytest.raises(manager.HTTPClientError, match="401: Not enough permissions"):
+            manager.script_upload("1 + 1")
+        key = manager.apikey_new(expires_in=900)
+        assert manager.session_refresh()["token_type"] == "bearer"
+        assert manager.whoami()["identities"][0]["id"] == "vera"
+        manager.set_authorization_key(api_key=key["secret"])
+        assert manager.whoami()["identities"][0]["id"] == "vera"
+        manager.queue_clear()
+        manager.login("otto", password="correct horse", provider="/local/token")
+        assert manager.status(reload=True)["items_in_queue"] == 0
+        with pytest.raises(manager.HTTPClientError, match="401: Not enough permissions"):
+            manager.item_add(BPlan("count", ["det"], num=1))
+        session = manager.whoami()["sessions"][0]["uuid"]
+        manager.session_revoke(session_uid=session)
+        with pytest.raises(manager.HTTPClientError, match="401"):
+            manager.whoami()
+    finally:
+        manager.set_authorization_key(api_key=KEY)
+        book.remove("vera")
+        book.remove("otto")
 
 
 async def test_the_asynchronous_client(url: str, http: httpx.Client) -> None:

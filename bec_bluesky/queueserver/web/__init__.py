@@ -3,6 +3,5 @@
 from bec_bluesky.queueserver.web._app import create_app
 from bec_bluesky.queueserver.web._device_sockets import device_socket_router
 from bec_bluesky.queueserver.web._door import Door
-from bec_bluesky.queueserver.web._principals import KeyStore
 
-__all__ = ["Door", "KeyStore", "create_app", "device_socket_router"]
+__all__ = ["Door", "create_app", "device_socket_router"]

@@ -1,25 +1,30 @@
 """Who am I, what may I, and API keys with a part of that."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response, status
 
 from bec_bluesky.errors import BadArgumentError
-from bec_bluesky.queueserver.web._bodies import answer, check_keys, payload_of
+from bec_bluesky.people import ACCESS_TIME, PROVIDER, REFRESH_TIME, SINGLE_USER, ApiKey, Principal, Session
+from bec_bluesky.queueserver.web._bodies import answer, check_keys, credentials_of, payload_of
 from bec_bluesky.queueserver.web._door import CSRF_COOKIE, KEY_COOKIE, Door
-from bec_bluesky.queueserver.web._principals import SINGLE_USER, ApiKey, Principal
 
 __all__ = ["auth_router"]
+
+_AFTER_A_MISTAKE = 0.5
+"""Seconds until anybody can try again: so guessing takes for ever."""
 
 
 def auth_router(door: Door) -> APIRouter:
     """Make the routes below `/auth`.
 
-    There is one principal, whoever has the key of the system; without providers there are neither tokens nor sessions.
+    Those who ask are whoever has the key of the system, and the users in the book of people.
     """
+    one_at_a_time = asyncio.Semaphore(1)
     router = APIRouter(prefix="/auth", tags=["authentication"])
-    keys = door.keys
+    book = door.book
 
     @router.get("/whoami", response_model=None)
     async def whoami(request: Request) -> Response:
@@ -58,7 +63,7 @@ def auth_router(door: Door) -> APIRouter:
         first_eight = request.query_params.get("first_eight")
         if first_eight is None:
             raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, "the query parameter first_eight is missing")
-        if not keys.revoke(principal, first_eight):
+        if not book.revoke_key(principal.name, first_eight):
             raise HTTPException(status.HTTP_404_NOT_FOUND, "The currently-authenticated user has no such API key.")
         return answer({"success": True, "msg": ""})
 
@@ -66,38 +71,59 @@ def auth_router(door: Door) -> APIRouter:
     async def principals(request: Request) -> Response:
         """List everybody."""
         door.admit(request, "admin:read:principals")
-        return answer([_principal(door, SINGLE_USER)])
+        everybody = [SINGLE_USER.name, *(user.name for user in book.users)]
+        return answer([_principal(door, found) for name in everybody if (found := book.named(name)) is not None])
 
     @router.get("/principal/{uid}", response_model=None)
     async def principal(uid: str, request: Request) -> Response:
         """Tell of one."""
         door.admit(request, "admin:read:principals")
-        return answer(_principal(door, _known(uid)))
+        return answer(_principal(door, _known(door, uid)))
 
     @router.post("/principal/{uid}/apikey", response_model=None)
     async def new_key_for(uid: str, request: Request) -> Response:
         """Make a key for somebody."""
         door.admit(request, "admin:apikeys")
-        return answer(_new_key(door, _known(uid), await payload_of(request, is_required=True)))
+        return answer(_new_key(door, _known(door, uid), await payload_of(request, is_required=True)))
 
     @router.post("/provider/{name}/token", response_model=None)
-    async def token(name: str) -> Response:
-        """Log in; there is nobody who could be asked for it."""
-        raise HTTPException(
-            status.HTTP_404_NOT_FOUND, f"No authentication provider {name!r}: there are none here, use an API key"
-        )
+    async def token(name: str, request: Request) -> Response:
+        """Log in with a form of `username` and `password`; answered with tokens."""
+        if name != PROVIDER:
+            raise HTTPException(
+                status.HTTP_404_NOT_FOUND, f"No authentication provider {name[:100]!r}: there is {PROVIDER!r}"
+            )
+        username, password = await credentials_of(request)
+        async with one_at_a_time:
+            session = await asyncio.to_thread(book.log_in, username, password)
+            if session is None:
+                await asyncio.sleep(_AFTER_A_MISTAKE)
+        if session is None:
+            raise HTTPException(
+                status.HTTP_401_UNAUTHORIZED, "Incorrect username or password", {"WWW-Authenticate": "Bearer"}
+            )
+        return answer(_tokens(door, session))
 
     @router.post("/session/refresh", response_model=None)
     async def refresh(request: Request) -> Response:
-        """Go on with a session; there are none."""
-        check_keys(await payload_of(request, is_required=True), required=("refresh_token",))
-        raise HTTPException(status.HTTP_401_UNAUTHORIZED, "Session has expired. Please re-authenticate.")
+        """Give new tokens for a refresh token."""
+        payload = await payload_of(request, is_required=True)
+        check_keys(payload, required=("refresh_token",))
+        session = book.session_to_refresh(str(payload["refresh_token"]))
+        if session is None:
+            raise HTTPException(status.HTTP_401_UNAUTHORIZED, "Session has expired. Please re-authenticate.")
+        return answer(_tokens(door, session))
 
     @router.delete("/session/revoke/{session}", response_model=None)
     async def revoke_session(session: str, request: Request) -> Response:
-        """End a session; there are none."""
-        door.admit(request)
-        raise HTTPException(status.HTTP_404_NOT_FOUND, f"No session {session}")
+        """End one of one's own sessions."""
+        principal = door.admit(request)
+        if not book.end_session(principal.name, session.replace("-", "")):
+            raise HTTPException(
+                status.HTTP_404_NOT_FOUND,
+                f"Sessions {session[:100]} does not exist or requester has insufficient permissions",
+            )
+        return answer({"success": True, "msg": ""})
 
     @router.post("/logout", response_model=None)
     async def logout(request: Request) -> Response:
@@ -111,10 +137,23 @@ def auth_router(door: Door) -> APIRouter:
     return router
 
 
-def _known(uid: str) -> Principal:
-    if uid.replace("-", "") != SINGLE_USER.uuid.replace("-", ""):
-        raise HTTPException(status.HTTP_404_NOT_FOUND, f"Principal {uid} does not exist or insufficient permissions.")
-    return SINGLE_USER
+def _known(door: Door, uid: str) -> Principal:
+    for name in (SINGLE_USER.name, *(user.name for user in door.book.users)):
+        found = door.book.named(name)
+        if found is not None and found.uuid.replace("-", "") == uid.replace("-", ""):
+            return found
+    raise HTTPException(status.HTTP_404_NOT_FOUND, f"Principal {uid} does not exist or insufficient permissions.")
+
+
+def _tokens(door: Door, session: Session) -> dict[str, Any]:
+    access, refresh = door.book.tokens(session)
+    return {
+        "access_token": access,
+        "expires_in": ACCESS_TIME,
+        "refresh_token": refresh,
+        "refresh_token_expires_in": REFRESH_TIME,
+        "token_type": "bearer",
+    }
 
 
 def _new_key(door: Door, owner: Principal, payload: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +166,7 @@ def _new_key(door: Door, owner: Principal, payload: dict[str, Any]) -> dict[str,
     if not (note is None or isinstance(note, str)):
         raise _wrong("note", "text", note)
     try:
-        key, secret = door.keys.make(owner, scopes, lifetime, note)
+        key, secret = door.book.make_key(owner, scopes, lifetime, note)
     except BadArgumentError as error:
         raise HTTPException(status.HTTP_400_BAD_REQUEST, str(error)) from error
     return _key(door, key) | {"secret": secret}
@@ -138,18 +177,22 @@ def _wrong(name: str, wanted: str, given: Any) -> HTTPException:
 
 
 def _principal(door: Door, principal: Principal) -> dict[str, Any]:
-    used = [at for key in door.keys.of(principal) if (at := door.keys.used(key)) is not None]
+    used = [at for key in door.book.keys_of(principal.name) if (at := door.book.used(key)) is not None]
     return {
         "uuid": principal.uuid,
         "type": "user",
         "identities": [{"id": principal.name, "provider": principal.provider, "latest_login": None}],
-        "api_keys": [_key(door, key) for key in door.keys.of(principal)],
-        "sessions": [],
+        "api_keys": [_key(door, key) for key in door.book.keys_of(principal.name)],
+        "sessions": [_session(each) for each in door.book.sessions_of(principal.name)],
         "latest_activity": _iso(max(used, default=None)),
         "roles": list(principal.roles),
         "scopes": sorted(principal.scopes),
         "api_key_scopes": None if principal.key is None else list(principal.key.scopes),
     }
+
+
+def _session(session: Session) -> dict[str, Any]:
+    return {"uuid": session.id, "expiration_time": _iso(session.expires), "revoked": False}
 
 
 def _key(door: Door, key: ApiKey) -> dict[str, Any]:
@@ -158,7 +201,7 @@ def _key(door: Door, key: ApiKey) -> dict[str, Any]:
         "expiration_time": _iso(key.expires),
         "note": key.note,
         "scopes": list(key.scopes),
-        "latest_activity": _iso(door.keys.used(key)),
+        "latest_activity": _iso(door.book.used(key)),
     }
 
 

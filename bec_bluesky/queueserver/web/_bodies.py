@@ -1,13 +1,12 @@
 """What a request says: its body, its query, and an answer as JSON."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 from fastapi import HTTPException, Request, Response, status
 
-from bec_bluesky.queueserver._encoding import EncodedList
-
-__all__ = ["LARGEST_BODY", "answer", "as_json", "check_keys", "payload_of"]
+__all__ = ["LARGEST_BODY", "answer", "as_json", "check_keys", "credentials_of", "payload_of"]
 
 LARGEST_BODY = 64 * 1024 * 1024
 """Bytes; a batch of ten thousand plans has five million."""
@@ -38,6 +37,16 @@ async def payload_of(request: Request, *, is_required: bool = False) -> dict[str
     return given | decoded
 
 
+async def credentials_of(request: Request) -> tuple[str, str]:
+    """Give the username and the password of a form; raises HTTPException 422 if it has not both."""
+    body = await _read(request)
+    try:
+        form = dict(parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=20, errors="strict"))
+        return form["username"], form["password"]
+    except (ValueError, KeyError):  # never with what was sent: it may be a password
+        raise _malformed("missing", "a form (application/x-www-form-urlencoded) with username and password") from None
+
+
 def check_keys(payload: dict[str, Any], *, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> None:
     """Raise HTTPException 400 unless there are all required parameters, and none that nobody knows."""
     missing = [name for name in required if name not in payload]
@@ -64,8 +73,6 @@ def answer(content: Any, status_code: int = status.HTTP_200_OK) -> Response:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, EncodedList):
-        return value.raw
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 

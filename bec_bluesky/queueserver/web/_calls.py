@@ -8,10 +8,10 @@ from fastapi import APIRouter, HTTPException, Request, Response, status
 
 from bec_bluesky.errors import BusError, NoReplyError
 from bec_bluesky.log import logger
+from bec_bluesky.people import Principal
 from bec_bluesky.queueserver._methods import Methods
 from bec_bluesky.queueserver.web._bodies import answer, check_keys, payload_of
 from bec_bluesky.queueserver.web._door import Door
-from bec_bluesky.queueserver.web._principals import Principal
 from bec_bluesky.queueserver.web._reduced_plans import reduce_plans
 
 __all__ = ["call_router", "carry_out"]

@@ -1,4 +1,4 @@
-"""Finds out who asks, and whether they may: keys in the header, the query, a cookie or a sub-protocol."""
+"""Finds out who asks, and whether they may: keys and tokens in the header, the query, a cookie or a sub-protocol."""
 
 import secrets
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fastapi import HTTPException, Request, WebSocket, status
 from starlette.requests import HTTPConnection
 
-from bec_bluesky.queueserver.web._principals import PUBLIC, SINGLE_USER, KeyStore, Principal
+from bec_bluesky.people import PUBLIC, SINGLE_USER, PeopleBook, Principal
 
 __all__ = ["CSRF_COOKIE", "KEY_COOKIE", "Door"]
 
@@ -23,7 +23,7 @@ class Door:
 
     system_keys: tuple[str, ...]
     """Each opens everything."""
-    keys: KeyStore
+    book: PeopleBook
     lets_public_look: bool = False
 
     def principal(self, connection: HTTPConnection) -> Principal:
@@ -37,10 +37,10 @@ class Door:
         given = shown.encode("utf-8", "surrogatepass")
         if any(secrets.compare_digest(given, key.encode()) for key in self.system_keys):
             return SINGLE_USER
-        key = self.keys.find(shown)
-        if key is None or key.owner != SINGLE_USER.name:
+        principal = self.book.who(shown)
+        if principal is None:
             raise HTTPException(status.HTTP_401_UNAUTHORIZED, "Invalid API key", {"WWW-Authenticate": "Bearer"})
-        return self.keys.principal(SINGLE_USER, key)
+        return principal
 
     def admit(self, connection: HTTPConnection, *scopes: str) -> Principal:
         """Give who asks; raises HTTPException 401 unless they have all of the scopes."""
