@@ -8,12 +8,13 @@ never stops a service.
 import importlib
 import importlib.util
 import json
+import math
 import pkgutil
 import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -31,6 +32,7 @@ __all__ = [
     "Hosted",
     "Problem",
     "Profile",
+    "WorkerLimits",
     "collection",
     "import_all",
     "load_object",
@@ -43,7 +45,7 @@ __all__ = [
 
 _SETTINGS = frozenset(
     {"title", "hosted", "environment", "companions", "metadata", "metadata_schema", "device_servers", "queues"}
-    | {"queueserver"}
+    | {"queueserver", "worker"}
 )
 """What `profile.toml` may have."""
 KINDS = ("plans", "devices", "callbacks", "writers")
@@ -78,6 +80,20 @@ class Hosted:
 
 
 @dataclass(frozen=True)
+class WorkerLimits:
+    """After what a worker process is ended and replaced (`[worker]`)."""
+
+    silence: float = 10.0
+    """Seconds without a sign of life, as when a plan hangs in C code."""
+    check: float = 8.0
+    """Seconds for the check of an item."""
+    halt: float = 5.0
+    """Seconds that a plan may take to end when it is halted."""
+    memory: float = 0.0
+    """Megabytes (10⁶ bytes) that it may have in memory; 0: half of this machine's."""
+
+
+@dataclass(frozen=True)
 class Profile:
     """What `profile.toml` says."""
 
@@ -98,6 +114,7 @@ class Profile:
     """JSON schema of what people say of their runs; empty: anything."""
     environment_is_open: bool = False
     """Whether what clients of bluesky-queueserver call the environment is open from the start."""
+    worker: WorkerLimits = WorkerLimits()
 
 
 def read_rules(settings: Settings) -> dict[str, Any] | None:
@@ -154,6 +171,7 @@ def read_profile(settings: Settings) -> Profile:
         queues=_queues(path, content.get("queues", {})),
         metadata_schema=_metadata_schema(path, content.get("metadata_schema", {})),
         environment_is_open=_queueserver(path, content.get("queueserver", {})),
+        worker=_worker(path, content.get("worker", {})),
     )
 
 
@@ -185,6 +203,21 @@ def _queueserver(path: Path, entry: Any) -> bool:
     if not isinstance(entry, dict) or entry not in ({}, {"environment": "open"}, {"environment": "closed"}):
         raise SettingsError(f'{path}: [queueserver] is {entry!r}: it may have environment = "open" or "closed"')
     return entry == {"environment": "open"}
+
+
+def _worker(path: Path, entry: Any) -> WorkerLimits:
+    if not isinstance(entry, dict):
+        raise SettingsError(f"{path}: worker must be a table: [worker]")
+    values: dict[str, Any] = dict(entry)  # pyright: ignore[reportUnknownArgumentType]  # TOML keys are str
+    known = [each.name for each in fields(WorkerLimits)]
+    for key, value in values.items():
+        if key not in known:
+            raise SettingsError(f"{path}: [worker] has no setting {key!r}: {choices(key, known)}")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not (0 if key == "memory" else 1) <= value < math.inf:
+            unit = "megabytes, 0 or more" if key == "memory" else "seconds, 1 or more"
+            raise SettingsError(f"{path}: [worker] {key} = {value!r} must be a number of {unit}")
+    return WorkerLimits(**values)
 
 
 def _device_servers(path: Path, entry: Any) -> tuple[str, ...] | None:

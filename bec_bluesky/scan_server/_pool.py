@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -29,10 +28,11 @@ from bec_bluesky.messages.worker import (
 )
 from bec_bluesky.scan_server._activity import ENDING, Activity, Job, Listener
 from bec_bluesky.scan_server._console import Console
+from bec_bluesky.scan_server._patience import Patience
 from bec_bluesky.scan_server._worker_process import WORKER_COMMAND, WorkerProcess
 from bec_bluesky.settings import Settings
 
-__all__ = ["UNCHECKED", "Patience", "WorkerPool"]
+__all__ = ["UNCHECKED", "WorkerPool"]
 
 _log = logger(__name__)
 UNCHECKED = "unchecked"
@@ -43,20 +43,6 @@ _RENEWAL = 20.0
 """Seconds for which workers that are to be replaced are awaited."""
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], Any]
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a worker is waited for, in seconds."""
-
-    silence: float = 10.0
-    """A worker that says nothing for so long is ended."""
-    wait_for_check: float = 2.0
-    """So long an item waits for a worker that can check it."""
-    check: float = 8.0
-    """A worker that takes longer to check an item is ended."""
-    halt: float = 5.0
-    """A plan that takes longer to end when it is halted is ended with its worker."""
 
 
 class _Worker:
@@ -219,6 +205,7 @@ class WorkerPool:
                 command=self._command,
                 on_message=self._heard,
                 silence=self._patience.silence,
+                memory=self._patience.memory,
                 number=next(self._numbers),
                 console=self._console,
             )

@@ -40,10 +40,11 @@ from bec_bluesky.scan_server._lost_runs import close_runs_of
 from bec_bluesky.scan_server._metadata import MetadataRules
 from bec_bluesky.scan_server._new_items import NewItems
 from bec_bluesky.scan_server._ownership import Ownership, TakeOver
+from bec_bluesky.scan_server._patience import Patience
 from bec_bluesky.scan_server._permissions import Permissions
 from bec_bluesky.scan_server._plan_reload import PlanReload
 from bec_bluesky.scan_server._plans import PlanBook
-from bec_bluesky.scan_server._pool import Patience, WorkerPool
+from bec_bluesky.scan_server._pool import WorkerPool
 from bec_bluesky.scan_server._queue_events import Ended, StopAsked, WorkerLost
 from bec_bluesky.scan_server._requests import RequestReader
 from bec_bluesky.scan_server._script_shelf import ScriptShelf
@@ -87,7 +88,7 @@ class ScanServer(Service):
         queues: tuple[str, ...] | None = None,
         take_over: TakeOver = "if_free",
     ) -> None:
-        """Serve the main queue and these others; None: those that the profile declares."""
+        """Serve the main queue and these others; `queues` and `patience` None: as the profile says."""
         super().__init__(settings, name=_WAITING)  # what lives under its name is not to be hidden
         self._queues = queues
         self._how: TakeOver = take_over
@@ -101,7 +102,7 @@ class ScanServer(Service):
             self.spawn,
             command=worker_command,
             has_spare=has_spare,
-            patience=patience or Patience(),
+            patience=patience or Patience.of(read_profile(settings).worker),
             console=self.console,
         )
         self._task_command = task_command

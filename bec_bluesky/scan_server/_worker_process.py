@@ -21,6 +21,7 @@ __all__ = ["WORKER_COMMAND", "WorkerProcess"]
 _log = logger(__name__)
 WORKER_COMMAND = (sys.executable, "-m", "bec_bluesky.scan_server.worker")
 _PING_PERIOD = 1.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _LONGEST_START = 90.0
 """Seconds until a worker must be ready."""
 _OUTPUTS_KEPT = 20
@@ -42,16 +43,21 @@ class WorkerProcess:
         command: tuple[str, ...] = WORKER_COMMAND,
         on_message: Callable[["WorkerProcess", FromWorker], None],
         silence: float = 10.0,
+        memory: int = 0,
         number: int = 0,
         kind: str = "worker",
         console: Console | None = None,
         source: str = "worker",
     ) -> None:
-        """`kind` is what people call it; what it prints is published on `console` in the name of `source`."""
+        """It is ended after `silence` seconds without a sign of life, and beyond `memory` bytes (0: it may have any).
+
+        `kind` is what people call it; what it prints is published on `console` in the name of `source`.
+        """
         self._settings = settings
         self._command = command
         self._on_message = on_message
         self._silence = silence
+        self._memory = memory
         self._number = number
         self._kind = kind
         self._console, self._source = console, source
@@ -168,7 +174,7 @@ class WorkerProcess:
             return await self._process.wait()
 
     async def _watch(self) -> None:
-        """Ping; a worker that says nothing for too long is ended.
+        """Ping; a worker that says nothing for too long, or takes too much memory, is ended.
 
         Counted in our own turns, so that a scan server which was itself suspended does not blame the worker.
         """
@@ -180,10 +186,21 @@ class WorkerProcess:
             if self._is_ready:
                 self.send(Ping(number=number))
             await asyncio.sleep(_PING_PERIOD)
+            if self._memory and (used := self._resident()) > self._memory:
+                self.kill(
+                    f"it had {used / 1e6:,.0f} MB in memory, and may have {self._memory / 1e6:,.0f} MB ([worker])"
+                )
             silent = 0 if self._is_heard else silent + 1
             if silent * _PING_PERIOD >= (self._silence if self._is_ready else _LONGEST_START):
                 verb = "answer" if self._is_ready else "get ready"
                 self.kill(f"it did not {verb} for {silent * _PING_PERIOD:g} s")
+
+    def _resident(self) -> int:
+        """Give the bytes that it has in memory; 0 if that is not known (any more)."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+        except (OSError, ValueError, IndexError):
+            return 0
 
     def _describe(self, code: int) -> str:
         if self._ended_because:

@@ -13,7 +13,7 @@ from bec_bluesky.scan_server import Patience, ScanServer
 from bec_bluesky.settings import Settings
 
 SCRIPTED = (sys.executable, str(Path(__file__).with_name("scripted_worker.py")))
-IMPATIENT = Patience(silence=2.0, wait_for_check=0.3, check=2.0, halt=1.0)
+IMPATIENT = Patience(silence=2.0, wait_for_check=0.3, check=2.0, halt=1.0, memory=500_000_000)
 
 
 @contextlib.asynccontextmanager

@@ -1,8 +1,8 @@
 """A scripted peer in the worker's place, for tests of the manager alone: it speaks the frames, and has no RunEngine.
 
 Its plans do what their names say: `quick`, `wait` (until it is controlled), `die`, `freeze`, `deaf` (ignores control),
-`exits`, `brief`, `late_check` (waits, after a check that takes a while), and `far`, which its check refuses. It starts
-in milliseconds.
+`exits`, `leak` (a gigabyte, then waits), `brief`, `late_check` (waits, after a check that takes a while), and `far`,
+which its check refuses. It starts in milliseconds.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from bec_bluesky.messages.worker import (
     WorkerReady,
 )
 
-PLANS = ("quick", "wait", "die", "freeze", "deaf", "exits", "brief", "far", "slow_check", "late_check")
+PLANS = ("quick", "wait", "die", "freeze", "deaf", "exits", "leak", "brief", "far", "slow_check", "late_check")
 ENDINGS = {"finish": "completed", "skip": "stopped", "stop": "stopped", "abort": "aborted", "halt": "halted"}
 
 
@@ -118,6 +118,10 @@ class Peer:
             case "freeze":
                 os.kill(os.getpid(), signal.SIGSTOP)
                 time.sleep(60)  # other threads, this one too, may run a little until all are stopped
+            case "leak":
+                kept = bytearray(b"x") * 10**9
+                self._controls.get()
+                del kept
             case "exits":
                 os.write(1, b"the last thing it said\n")
                 os._exit(3)
