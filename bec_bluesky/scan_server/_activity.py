@@ -35,6 +35,9 @@ class Listener(Protocol):
 
     def worker_ready(self, ready: WorkerReady) -> None: ...
 
+    def worker_free(self) -> None:
+        """A worker that had to load something first can be given an item again."""
+
     def item_ended(self, item: QueueItem, result: ItemResult) -> None: ...
 
     def worker_lost(self, why: str, *, device_client: str, item: QueueItem | None, result: ItemResult | None) -> None:

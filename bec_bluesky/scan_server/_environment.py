@@ -1,7 +1,7 @@
 """What clients of bluesky-queueserver call the environment: a mark, and new workers where they want them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from bec_bluesky.errors import RefusedError
@@ -9,13 +9,13 @@ from bec_bluesky.messages.around_queue import SetEnvironment, Task
 from bec_bluesky.messages.queue import Request
 from bec_bluesky.scan_server._pool import WorkerPool
 from bec_bluesky.scan_server._surroundings import Surroundings
+from bec_bluesky.scan_server._task_runner import TaskRunner
 from bec_bluesky.scan_server._tasks import TaskBook
 
 __all__ = ["Environment"]
 
 _LONGEST_START = 120.0
 """Seconds for which a worker is awaited; then the environment counts as closed again."""
-Forget = Callable[[str | None], Awaitable[None]]
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 
@@ -27,15 +27,12 @@ class Environment:
         pool: WorkerPool,
         around: Surroundings,
         tasks: TaskBook,
+        runner: TaskRunner,
         changed: Callable[[], None],
         spawn: Spawn,
-        *,
-        opened: Callable[[], None],
-        forget: Forget,
     ) -> None:
-        """`opened` is told of it; `forget` gives up what scripts defined, at once if it is told why."""
-        self._pool, self._around, self._tasks, self._changed, self._spawn = pool, around, tasks, changed, spawn
-        self._opened, self._forget = opened, forget
+        self._pool, self._around, self._tasks, self._runner = pool, around, tasks, runner
+        self._changed, self._spawn = changed, spawn
         self._changing: asyncio.Task[None] | None = None
 
     async def set(self, asked: SetEnvironment, request: Request) -> Task | None:
@@ -65,11 +62,11 @@ class Environment:
     async def _open(self) -> None:
         is_ready = await self._pool.wait_until_ready(_LONGEST_START)
         self._around.environment = "open" if is_ready else "closed"
-        self._opened()
+        self._runner.warm_up()
         self._changed()
 
     async def _renew(self, why: str | None) -> None:
-        await self._forget(why)
+        await self._runner.forget(why)
         await self._pool.renew(why)
         self._around.environment = "closed"
         self._changed()

@@ -452,6 +452,8 @@ class WorkerPool:
                     future.set_result(message)
                 self._begin_waiting()
                 self._refresh_free()
+                if worker.is_free:
+                    self._listener.worker_free()
             case WorkerItemDone():
                 if worker.job is not None and worker.job.item.item_id == message.item_id:
                     self._done(worker, message.result)

@@ -167,20 +167,7 @@ class ScanServer(Service):
         await tasks.load()
         await shelf.load()
         self._runner = runner = self._make_runner(tasks, shelf)
-
-        async def forget(why: str | None) -> None:
-            await shelf.forget()
-            runner.renew(why)
-
-        environment = Environment(
-            self.pool,
-            self.around,
-            tasks,
-            self.activity_changed,
-            self.spawn,
-            opened=runner.warm_up,
-            forget=forget,
-        )
+        environment = Environment(self.pool, self.around, tasks, runner, self.activity_changed, self.spawn)
         actions = Actions(
             keeper=keeper,
             pool=self.pool,
@@ -253,10 +240,14 @@ class ScanServer(Service):
             self.spawn(self.alarm(problem), "alarm")
         self.note = ""
         self._offer(ready.plans)
-        if self._keeper is not None:
-            self._keeper.nudge()
+        self.worker_free()
         if self._runner is not None and self.around.environment == "open" and self.pool.ready == self.pool.most:
             self._runner.warm_up()  # last, since it imports what the workers did
+
+    def worker_free(self) -> None:
+        """Have the queues go on."""
+        if self._keeper is not None:
+            self._keeper.nudge()
 
     def _offer(self, plans: list[PlanInfo]) -> None:
         if self.plans.take(plans):

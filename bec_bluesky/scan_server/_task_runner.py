@@ -177,6 +177,11 @@ class TaskRunner:
             elif lane.job is None:
                 lane.process.shut_down()
 
+    async def forget(self, why: str | None) -> None:
+        """Forget what scripts defined, and replace the processes as `renew` does."""
+        await self._shelf.forget()
+        self.renew(why)
+
     async def stop(self) -> None:
         """End all tasks and processes."""
         self._is_stopping = True

@@ -320,6 +320,27 @@ def test_a_plan_that_a_script_defines_is_run_until_the_environment_is_closed(liv
     assert script(live, "dune").reason.startswith("NameError")
 
 
+def test_an_item_that_comes_while_workers_take_up_a_script_runs_then(live: LiveScanServer, tmp_path: Path) -> None:
+    flag, go = tmp_path / "seen", tmp_path / "go"
+    text = f"""
+import os, time
+def cove():
+    yield
+def wait():
+    while not os.path.exists({str(go)!r}):
+        time.sleep(0.01)
+seen = open({str(flag)!r}, "a").write("x")
+waited = seen if open({str(flag)!r}).read() == "x" else wait()  # workers wait
+"""
+    begun = live.ask(RunScript(script=text))
+    live.until(lambda: flag.exists() and flag.read_text() == "xx")
+    item = live.ask(AddItem(plan="talkative", start=True)).item
+    assert live.status().running is None
+    go.touch()
+    live.until(lambda: [each.item_id for each in live.ended()] == [item.item_id])
+    assert ended(live, begun).state == "completed"
+
+
 @pytest.mark.slow
 def test_what_a_script_defines_that_ran_while_the_environment_was_closed_is_not_kept(
     live: LiveScanServer, tmp_path: Path
