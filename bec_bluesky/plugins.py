@@ -76,7 +76,7 @@ class Hosted:
     required: bool = True
     """Whether documents are kept on Redis until this one has stored them."""
     options: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Its typed parameters; `{data_dir}` and `{files_dir}` in a text are replaced."""
+    """Its typed parameters; `{data_dir}`, `{files_dir}` and `{profile_dir}` in a text are replaced."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from bec_bluesky import __version__
 from bec_bluesky.documents import Document
 from writers._nexus_text import Names, encode, iso_time, seconds, set_attributes, write_value
 
-__all__ = ["collection", "write_head", "write_root", "write_tail"]
+__all__ = ["collection", "group_in", "write_head", "write_root", "write_tail"]
 
 _IDENTIFIERS = ("uid", "scan_id", "plan_name", "plan_type", "num_points")
 _AS_JSON = ("plan_args", "versions")
@@ -20,6 +20,13 @@ def collection(parent: h5py.Group, name: str) -> h5py.Group:
     """Make a group for what NeXus has no class for."""
     group = parent.create_group(name)
     set_attributes(group, {"NX_class": "NXcollection"})
+    return group
+
+
+def group_in(parent: h5py.Group, name: str) -> h5py.Group:
+    """Give a group that is there."""
+    group = parent[name]
+    assert isinstance(group, h5py.Group)
     return group
 
 
@@ -83,8 +90,7 @@ def write_tail(entry: h5py.Group, start: Document, stop: Document) -> None:
     begin, end = seconds(start.get("time")), seconds(stop.get("time"))
     write_value(entry, "end_time", iso_time(end))
     write_value(entry, "duration", round(end - begin), {"units": "s"})
-    run = entry["run"]
-    assert isinstance(run, h5py.Group)
+    run = group_in(entry, "run")
     write_value(run, "duration", end - begin, {"units": "s"})
     write_value(run, "exit_status", str(stop.get("exit_status") or ""))
     write_value(run, "reason", str(stop.get("reason") or ""))

@@ -6,10 +6,24 @@ from typing import Any
 import h5py
 
 from bec_bluesky.documents import Document
+from writers._nexus_classes import DeviceClasses
 from writers._nexus_stream import StreamTable, key_attributes
 from writers._nexus_text import Names, iso_time, seconds, set_attributes, write_value
 
-__all__ = ["Axes", "add_link", "device_keys", "hinted_keys", "write_instrument", "write_logs"]
+__all__ = [
+    "Axes",
+    "add_link",
+    "device_keys",
+    "hinted_keys",
+    "write_instrument",
+    "write_logs",
+    "write_readout_groups",
+]
+
+_OF_THE_ENTRY = ("baseline", "data", "external_files", "monitors", "readout_groups", "results")
+"""What may come into the entry later."""
+_NAMED = ("NXpositioner", "NXsensor", "NXsource")
+"""Classes with a field `name`; others have a `local_name` at most."""
 
 
 class Axes:
@@ -56,24 +70,55 @@ def add_link(group: h5py.Group, name: str, stream: StreamTable, key: str) -> boo
     return True
 
 
-def write_instrument(instrument: h5py.Group, streams: Iterable[StreamTable], axes: Axes) -> None:
-    """Write a group for each device; `streams` in the order of who gives a device its values, the main one first."""
-    names = Names("name")
+def write_instrument(
+    instrument: h5py.Group, streams: Iterable[StreamTable], axes: Axes, classes: DeviceClasses
+) -> dict[str, h5py.Group]:
+    """Write a group for each device; `streams` in the order of who gives a device its values, the main one first.
+
+    Gives the groups. A monitor's stands in the entry, where NeXus has it.
+    """
+    entry = instrument.parent
+    assert isinstance(entry, h5py.Group)
+    names, beside = Names("name"), Names(*map(str, entry), *_OF_THE_ENTRY)
     groups: dict[str, tuple[h5py.Group, Names]] = {}
     for stream in streams:
         for device, keys in device_keys(stream).items():
             first = device not in groups
-            if first:
-                groups[device] = (
-                    instrument.create_group(names[device]),
-                    Names("value", "data", "configuration", "name", "local_name"),
-                )
-            group, members = groups[device]
             hinted = hinted_keys(stream, device)
             if first:
-                _classify(group, device, axes, keys, is_detector=bool(hinted) and not stream.is_aside)
+                nx_class = classes.of(device, hinted_classes(stream, device)) or _class_by_part(
+                    device, axes, keys, is_detector=bool(hinted) and not stream.is_aside
+                )
+                is_beside = nx_class == "NXmonitor"
+                group = (entry if is_beside else instrument).create_group((beside if is_beside else names)[device])
+                groups[device] = (group, Names("value", "data", "configuration", "name", "local_name"))
+                set_attributes(group, {"NX_class": nx_class})
+                write_value(group, "name" if nx_class in _NAMED else "local_name", device)
+            group, members = groups[device]
             _link_values(group, members, stream, keys, hinted)
             _write_configuration(group, stream, device)
+    return {device: group for device, (group, _) in groups.items()}
+
+
+def write_readout_groups(parent: h5py.Group, streams: Iterable[StreamTable], devices: Mapping[str, h5py.Group]) -> None:
+    """Write which devices were read how: `monitored` with each point, at `baseline`, `continuous`, `asynchronous`."""
+    members: dict[str, set[str]] = {}
+    for stream in streams:
+        for device, keys in device_keys(stream).items():
+            declared = stream.data_keys
+            if stream.is_aside:
+                how = "baseline" if stream.name == "baseline" else "continuous"
+            else:
+                is_external = any(str(declared.get(key, {}).get("external", "")).startswith("STREAM:") for key in keys)
+                how = "asynchronous" if is_external or stream.has_pages else "monitored"
+            members.setdefault(how, set()).add(device)
+    for how, names in sorted(members.items()):
+        group = parent.create_group(how)
+        set_attributes(group, {"NX_class": "NXcollection"})
+        links = Names()
+        for name in sorted(names):
+            if name in devices:
+                group[links[name]] = h5py.SoftLink(str(devices[name].name))
 
 
 def device_keys(stream: StreamTable) -> dict[str, list[str]]:
@@ -89,17 +134,20 @@ def device_keys(stream: StreamTable) -> dict[str, list[str]]:
     return found
 
 
-def _classify(group: h5py.Group, device: str, axes: Axes, keys: list[str], *, is_detector: bool) -> None:
+def hinted_classes(stream: StreamTable, device: str) -> list[str]:
+    """Give the NeXus classes that a device gives itself in its hints."""
+    found = [(descriptor.get("hints") or {}).get(device, {}).get("NX_class") for descriptor in stream.descriptors]
+    return [str(nx_class) for nx_class in found if nx_class]
+
+
+def _class_by_part(device: str, axes: Axes, keys: list[str], *, is_detector: bool) -> str:
     if device in axes.motors or axes.keys.intersection(keys):
-        nx_class = "NXpositioner"
-    else:
-        nx_class = "NXdetector" if is_detector else "NXcollection"
-    set_attributes(group, {"NX_class": nx_class})
-    write_value(group, "name" if nx_class == "NXpositioner" else "local_name", device)
+        return "NXpositioner"
+    return "NXdetector" if is_detector else "NXcollection"
 
 
 def _link_values(group: h5py.Group, members: Names, stream: StreamTable, keys: list[str], hinted: list[str]) -> None:
-    is_detector = group.attrs["NX_class"] == "NXdetector"
+    is_detector = group.attrs["NX_class"] in ("NXdetector", "NXmonitor")
     main = next((key for key in [*hinted, *keys] if key in keys), None)
     for key in keys:
         name = ("data" if is_detector else "value") if key == main else members[key]

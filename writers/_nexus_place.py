@@ -31,14 +31,17 @@ class Place:
         self._run_uid = str(start["uid"])
         self._uid = file_word(start["uid"], default="run")
         self.part = self._folder / f".{self._stem}.{self._uid}.part"
+        self._before = self.part.with_suffix(".before")
+        self.is_resumed = False
+        """Whether an earlier attempt at the same run was cut short."""
 
     def prepare(self, root: Path) -> None:
-        """Make the folder, and remove what an earlier attempt at the same run left."""
+        """Make the folder, and set aside what an earlier attempt at the same run left, until the file is complete."""
         if not self._folder.resolve().is_relative_to(root.resolve()):
             raise SettingsError(f"Run files go below {root}, but {self._folder} leads out of it: remove that link")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self.part.unlink(missing_ok=True)
+            self._set_aside()
             self.check_space(0)
             with self.part.open("xb"):
                 pass
@@ -47,6 +50,16 @@ class Place:
                 f"Run files cannot be written in {self._folder} ({error.strerror or error}): "
                 "make it writable or choose another directory"
             ) from error
+
+    def _set_aside(self) -> None:
+        """Keep the longest of what earlier attempts left: its documents might be nowhere else."""
+        with contextlib.suppress(FileNotFoundError):
+            size = self.part.stat().st_size
+            self.is_resumed = True
+            if self._before.exists() and self._before.stat().st_size > size:
+                self.part.unlink()
+            else:
+                self.part.replace(self._before)
 
     def check_space(self, needed: int) -> None:
         """Raise SettingsError unless, after so many bytes more, the disk still has what must stay free."""
@@ -82,6 +95,7 @@ class Place:
                 _rename_new(self.part, path)
             except FileExistsError:
                 continue
+            self._before.unlink(missing_ok=True)
             _sync(self._folder)
             return path
         raise FileExistsError(f"every name for {self.part} is taken in {self._folder}")

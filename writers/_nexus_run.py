@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -11,11 +12,12 @@ import h5py
 
 from bec_bluesky.documents import Document, FileReady
 from bec_bluesky.errors import SettingsError
+from writers._nexus_classes import DeviceClasses
 from writers._nexus_column import GrowingDataset
 from writers._nexus_documents import DocumentLog, References
 from writers._nexus_external import ExternalFiles
-from writers._nexus_head import collection, write_head, write_root, write_tail
-from writers._nexus_instrument import Axes, write_instrument, write_logs
+from writers._nexus_head import collection, group_in, write_head, write_root, write_tail
+from writers._nexus_instrument import Axes, write_instrument, write_logs, write_readout_groups
 from writers._nexus_place import Place
 from writers._nexus_plot import write_plots
 from writers._nexus_stream import StreamTable
@@ -30,13 +32,17 @@ _BATCH_BYTES = 16 * 2**20
 """Large arrays of one stream in memory, at most (and one event)."""
 _FLUSH_EVERY = 1.0
 """Seconds."""
+_RESUMED = "an earlier attempt to write this run was cut short; everything was written again, from the start document"
 
 
 class RunFile:
     """Takes the documents of a run; its file grows under a hidden name until the stop document."""
 
-    def __init__(self, start: Document, place: Place, external: ExternalFiles) -> None:
+    def __init__(
+        self, start: Document, place: Place, external: ExternalFiles, classes: DeviceClasses | None = None
+    ) -> None:
         self.start = start
+        self._classes = classes or DeviceClasses()
         self.place = place
         self.problems: list[str] = []
         self._external = external
@@ -52,6 +58,8 @@ class RunFile:
             write_root(self._file, time.time())
             self._entry = self._file.create_group("entry")
             write_head(self._entry, start)
+            if place.is_resumed:
+                write_value(group_in(self._entry, "run"), "resumed", _RESUMED)
             self._documents = DocumentLog(collection(self._entry, "documents"))
             self._stream_group = collection(self._entry, "streams")
 
@@ -74,6 +82,8 @@ class RunFile:
             case "event":
                 self._add_event(doc, references)
             case "event_page":
+                if stream is not None:
+                    stream.has_pages = True
                 for event in event_model.unpack_event_page(doc):  # pyright: ignore[reportArgumentType]  # a dict
                     self._add_event(event, references)
             case "stream_resource" | "resource":
@@ -207,7 +217,9 @@ class RunFile:
         name = self.start.get("beamline") or self.start.get("beamline_id") or self.start.get("instrument")
         if isinstance(name, str) and name:
             write_value(instrument, "name", name)
-        write_instrument(instrument, self._order(axes), axes)
+        order = self._order(axes)
+        devices = write_instrument(instrument, order, axes, self._classes)
+        write_readout_groups(collection(self._entry, "readout_groups"), order, devices)
 
     def _write_plots(self) -> None:
         axes = Axes(self.start)
@@ -228,10 +240,10 @@ class RunFile:
         for stream in self._streams.values():
             self.problems += stream.problems()
         self.problems += self._external.problems
-        run = self._entry["run"]
-        assert isinstance(run, h5py.Group)
         if self.problems:
-            GrowingDataset(run, "problems", Column("string"), {}).append(self.problems, is_last=True)
+            GrowingDataset(group_in(self._entry, "run"), "problems", Column("string"), {}).append(
+                self.problems, is_last=True
+            )
 
 
 def _keep_for_ever(file: RunFile) -> None:
@@ -255,6 +267,11 @@ def announce_again(path: Path, start: Document) -> FileReady:
     return _file_ready(path, start, shapes, texts)
 
 
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
 def _file_ready(path: Path, start: Document, shapes: dict[str, list[int]], problems: list[str]) -> FileReady:
     number = start.get("scan_id")
     return FileReady(
@@ -266,4 +283,5 @@ def _file_ready(path: Path, start: Document, shapes: dict[str, list[int]], probl
         time=time.time(),
         shapes=shapes,
         problems=problems,
+        checksum=_checksum(path),
     )

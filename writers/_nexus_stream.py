@@ -61,6 +61,8 @@ class StreamTable:
         self._waiting: list[Document] = []
         self.waiting_bytes = 0
         """Of large arrays in memory, about."""
+        self.has_pages = False
+        """Whether events came in pages, as flyers give them."""
         set_attributes(group, {"NX_class": "NXcollection", "stream": name})
 
     @property

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from bec_bluesky.documents import Document, Emit, RunCallback, RunSink
+from bec_bluesky.documents import Document, Emit, FileReady, RunCallback, RunProblem, RunSink
 from bec_bluesky.errors import SettingsError
+from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
 from writers._nexus_external import ExternalFiles
 from writers._nexus_place import FileIndex, Place
@@ -16,6 +17,8 @@ from writers._nexus_template import FileTemplate
 __all__ = ["NexusWriter", "read_documents"]
 
 _log = logging.getLogger(__name__)
+_ALARMS = 5
+"""Problems of one file that become alarms of their own, at most."""
 
 
 class NexusWriter(RunCallback):
@@ -28,7 +31,11 @@ class NexusWriter(RunCallback):
 
     The file grows under a hidden name, which ends in `.part`, and gets its own when the run has ended and all is on the
     disk. Deviations (values of mixed types, a detector's file that is not there) are said in the file at
-    `/entry/run/problems`, and in the `FileReady` that is emitted.
+    `/entry/run/problems`, in the `FileReady` that is emitted, and as an alarm.
+
+    `classes` gives devices their NeXus class by patterns of their names (`{"ring*" = "NXsource"}`); others have the one
+    that they hint at, or that belongs to a label in `device_file` (motors, detectors, monitors, sources, slits,
+    mirrors, sensors …), or that their part in the run tells.
     """
 
     required: ClassVar[bool] = True
@@ -40,12 +47,15 @@ class NexusWriter(RunCallback):
         directory: str | Path,
         template: str = "{year}/{scan_id:06d}_{plan_name}.nxs",
         min_free: int = 64 * 2**20,
+        classes: dict[str, str] | None = None,
+        device_file: str | Path | None = None,
     ) -> None:
         super().__init__(emit=emit)
         self._root = Path(directory).expanduser().absolute()
         self._template = FileTemplate(template)
         self._index = FileIndex(self._root)
         self._min_free = min_free
+        self._classes = DeviceClasses(classes, device_file)
 
     def open_run(self, start: Document) -> RunSink | None:
         """Begin a file; None if the run has one already. Raises SettingsError if none can be written."""
@@ -61,7 +71,7 @@ class NexusWriter(RunCallback):
             self._index.add(uid, published)
             return None
         place.prepare(self._root)
-        return _Run(self, RunFile(start, place, ExternalFiles(self._root, place.folder)))
+        return _Run(self, RunFile(start, place, ExternalFiles(self._root, place.folder), self._classes))
 
     def holds(self, run_uid: str) -> bool:
         """Tell whether the run's complete file is there."""
@@ -93,10 +103,19 @@ class NexusWriter(RunCallback):
         """Give a complete file its name, and announce it."""
         path = file.place.publish()
         ready = file.announcement(path)
-        for problem in ready.problems:
-            _log.warning("%s: %s", path.name, problem, extra={"run": ready.run_uid})
         self.emit(ready)
         self._index.add(ready.run_uid, path)
+        self._tell(ready)
+
+    def _tell(self, ready: FileReady) -> None:
+        name, problems = Path(ready.path).name, ready.problems
+        for problem in problems:
+            _log.warning("%s: %s", name, problem, extra={"run": ready.run_uid})
+        told = problems[:_ALARMS] if len(problems) <= _ALARMS else problems[: _ALARMS - 1]
+        if len(told) < len(problems):
+            told = [*told, f"and {len(problems) - len(told)} more problems, in the file at /entry/run/problems"]
+        for text in told:
+            self.emit(RunProblem(run_uid=ready.run_uid, source="nexus", text=f"{name}: {text}"))
 
     def _open_files(self) -> Iterator[RunFile]:
         for run in self.open_runs.values():

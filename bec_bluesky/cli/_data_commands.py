@@ -111,7 +111,7 @@ def export(
     which: Which,
     path: Annotated[Path, typer.Argument(help="a file that ends with .jsonl or .msgpack; with --format a directory")],
     format_: Annotated[
-        str | None, typer.Option("--format", "-f", help="csv, jsonl, msgpack, nexus, spec, or any suitcase")
+        str | None, typer.Option("--format", "-f", help="csv, jsonl, msgpack, nexus, nxsas, spec, or any suitcase")
     ] = None,
     prefix: Annotated[str, typer.Option("--prefix", help="of file names, from the start document")] = "{uid}-",
 ) -> int:

@@ -26,8 +26,8 @@ from bec_bluesky.messages.queue import GetStatus, ScanServerStatus
 
 __all__ = ["ServerTask", "TaskDoor"]
 
-_PERIOD = 0.2
-"""Seconds between two looks whether a task has ended."""
+_SHORTEST_PERIOD, _PERIOD = 0.01, 0.2
+"""Seconds between two looks whether a task has ended: at first, and later."""
 _LONGEST_END = 30.0
 """Seconds in which a task that is ended is over."""
 _CHANGE = 120.0
@@ -74,12 +74,14 @@ class ServerTask:
     def wait(self, timeout: float | None = None) -> Task:
         """Wait until it has ended; raises NoReplyError after `timeout` seconds, and it runs on."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        period = _SHORTEST_PERIOD
         while self.message.state == "running":
             if deadline is not None and time.monotonic() > deadline:
                 raise NoReplyError(
                     f"task {self.task_id} ({self._known.title}) has not ended in {timeout:g} s: it goes on"
                 )
-            time.sleep(_PERIOD / 4)
+            time.sleep(period)
+            period = min(2 * period, _PERIOD)
         return self._known
 
     def end(self) -> None:
@@ -178,7 +180,7 @@ class TaskDoor:
         while self._status().environment != "closed":
             if time.monotonic() > deadline:
                 raise NoReplyError(f"The workers were not replaced within {_CHANGE:g} s: see `bec-bluesky status`")
-            time.sleep(_PERIOD / 4)
+            time.sleep(_PERIOD)
         if was_open:
             self._ask(SetEnvironment(action="open"))
 
@@ -190,12 +192,14 @@ class TaskDoor:
 
 
 async def _follow(bus: Bus, task_id: str, after: str) -> AsyncGenerator[ConsoleText | Task, None]:
+    period = _SHORTEST_PERIOD
     while True:
         task: Task | None = await bus.field(TASKS, task_id)
         if task is None:
             raise _unknown(task_id)
         is_over = task.state != "running"  # then all that it printed is on the console
-        entries = await bus.read(CONSOLE, after, block=None if is_over else _PERIOD)
+        entries = await bus.read(CONSOLE, after, block=None if is_over else period)
+        period = min(2 * period, _PERIOD)
         for place, text in entries:
             after = place
             if text.source == task_id:

@@ -18,7 +18,7 @@ __all__ = ["export_run"]
 Exporter = Callable[..., Mapping[str, list[Any]]]
 """`(documents, directory, file_prefix=…) -> {label: [path, …]}`, as the suitcases of Bluesky have it."""
 
-_OURS = {"csv": "writers.tables:export", "nexus": "writers.nexus_export:export"}
+_OURS = {"csv": "writers.tables:export", "nexus": "writers.nexus_export:export", "nxsas": "writers.nxsas:export"}
 _DOCUMENTS = ("jsonl", "msgpack")
 _SUITCASES = {"spec": "specfile"}
 """Formats whose suitcase has another name; any other format is a suitcase of its own name, if that is installed."""
@@ -32,7 +32,7 @@ def export_run(
     *,
     prefix: str = "{uid}-",
 ) -> list[Path]:
-    """Write one run into a directory as csv, jsonl, msgpack, nexus, spec; give the files.
+    """Write one run into a directory as csv, jsonl, msgpack, nexus, nxsas, spec; give the files.
 
     A format may also be the name of an installed suitcase (`tiff_series`), or `module:function` with the signature of a
     suitcase's `export`. `prefix` is a template over the start document. Raises RefusedError for a format that is not

@@ -54,7 +54,11 @@ class DocumentService(Service):
         """Feed one callback for ever; what goes wrong with it is its own affair."""
         publisher = Publisher(self.bus, asyncio.get_running_loop(), self.alarm)
         try:
-            words = {"data_dir": str(self.settings.data_dir), "files_dir": str(self.settings.files_dir)}
+            words = {
+                "data_dir": str(self.settings.data_dir),
+                "files_dir": str(self.settings.files_dir),
+                "profile_dir": str(plugins.collection(self.settings)),
+            }
             options = replaced(hosted.options, words)
             callback = await asyncio.to_thread(make_callback, hosted, options, publisher.emit)
         except (PlugInError, SettingsError) as error:
@@ -67,7 +71,7 @@ class DocumentService(Service):
 
 
 def replaced(value: Any, words: dict[str, str]) -> Any:
-    """Replace `{data_dir}` and `{files_dir}` in every text of an option."""
+    """Replace `{data_dir}`, `{files_dir}` and `{profile_dir}` in every text of an option."""
     if isinstance(value, str):
         for word, text in words.items():
             value = value.replace(f"{{{word}}}", text)

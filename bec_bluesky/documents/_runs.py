@@ -134,7 +134,7 @@ class Run:
     ) -> list[Path]:
         """Write the run to a file of documents (`run.jsonl`, `run.msgpack`), or with a format into a directory.
 
-        Formats are csv, jsonl, msgpack, nexus, spec, and what `export_run` says. Gives the files. Raises
+        Formats are csv, jsonl, msgpack, nexus, nxsas, spec, and what `export_run` says. Gives the files. Raises
         RefusedError for another format, FileExistsError rather than overwrite.
         """
         path = Path(path)

@@ -89,6 +89,8 @@ class FileReady(Message, frozen=True, kw_only=True, tag="file_ready"):
     kind: Literal["file", "catalogue"] = "file"
     problems: list[str] = []
     """Deviations that are also said in the file."""
+    checksum: str = ""
+    """`sha256:` and 64 hexadecimal digits of the file's content; empty if nobody computed it."""
 
 
 class RunProblem(Message, frozen=True, kw_only=True, tag="run_problem"):

@@ -11,9 +11,7 @@ from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.channels import (
     DEVICE_CHANGES,
     DEVICES,
-    ITEMS_DONE,
     PLANS,
-    QUEUESERVER,
     SCAN_STATUS,
     SCAN_STATUS_CHANGED,
 )
@@ -21,15 +19,14 @@ from bec_bluesky.errors import BusError, NoReplyError
 from bec_bluesky.messages import encode
 from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.queue import GetStatus, PlanInfo, ScanServerStatus
-from bec_bluesky.queueserver._items import item_of
+from bec_bluesky.queueserver._encoding import EncodedList
+from bec_bluesky.queueserver._shown_history import ShownHistory
 
 __all__ = ["Mirror", "uid_of"]
 
 _SPACE = uuid.UUID("6a1c2f0e-1f5b-4b0e-9d3d-3f0b6c1d2e4f")
 _SETTLE = 0.1
 """Seconds for which more changes of devices are awaited before their list is read again."""
-_HIDDEN = "history_after"
-"""Field of the channel QUEUESERVER: the entry of the history up to which it was cleared."""
 
 
 def uid_of(*facts: object) -> str:
@@ -47,19 +44,15 @@ class Mirror:
         self.devices: dict[str, DeviceInfo] = {}
         self.queue_uid = uid_of("queue", uuid.uuid4().hex)
         self.plans_uid = self.devices_uid = uid_of("nothing")
-        self._history: list[tuple[str, dict[str, Any]]] = []
-        self._history_end = self._hidden = "0-0"
-        self._reading_history = asyncio.Lock()
+        self._history = ShownHistory(bus)
 
     async def load(self) -> None:
         """Read what is there."""
-        hidden = await self._bus.field(QUEUESERVER, _HIDDEN)
-        self._history_end = self._hidden = hidden.decode() if hidden else "0-0"
         if (status := await self._bus.get(SCAN_STATUS)) is not None:
             self._take(status)
         await self._load_plans()
         await self._load_devices()
-        await self.history()
+        await self._history.load()
 
     # ── status ──
 
@@ -70,7 +63,7 @@ class Mirror:
             self._take(status)
             if before is None or before.history != status.history:
                 with contextlib.suppress(BusError):
-                    await self.history()
+                    await self._history.look()
             if before is None or before.plans_revision != status.plans_revision:
                 with contextlib.suppress(BusError):
                     await self._load_plans()
@@ -125,37 +118,29 @@ class Mirror:
 
     # ── history ──
 
-    async def history(self) -> list[dict[str, Any]]:
-        """Give all finished items since the history was cleared, oldest first."""
-        async with self._reading_history:
-            while entries := await self._bus.read(ITEMS_DONE, self._history_end, count=1_000):
-                for stream_id, done in entries:
-                    self._history.append((stream_id, item_of(done.item)))
-                    self._history_end = stream_id
-            return [item for _, item in self._history]
+    async def read_history(self) -> None:
+        """Have a long history ready before a client asks, which waits 2 s."""
+        with contextlib.suppress(BusError):
+            await self._history.items()
+
+    async def history(self) -> tuple[EncodedList, str]:
+        """Give all finished items since the history was cleared, oldest first, and their id."""
+        items, state = await self._history.items()
+        return items, uid_of("history", *state)
 
     @property
     def history_uid(self) -> str:
         """Changes with every finished item, and when the history is cleared."""
-        return uid_of("history", self._history_end, self._hidden)
+        return uid_of("history", *self._history.state)
 
     @property
     def history_size(self) -> int:
-        """How many items `history()` gave last."""
-        return len(self._history)
+        """How many items the history has."""
+        return self._history.size
 
     async def hide_history(self, *, size: int | None = None, item_uid: str | None = None) -> None:
         """Show only the newest `size` items, or those after an item, from now on; the scan server keeps all."""
-        items = await self.history()
-        hidden = len(items)
-        if size is not None:
-            hidden = max(0, len(items) - max(0, size))
-        elif item_uid is not None:
-            hidden = 1 + next((n for n, item in enumerate(items) if item["item_uid"] == item_uid), -1)
-        if hidden:
-            self._hidden = self._history[hidden - 1][0]
-            await self._bus.put_raw_field(QUEUESERVER, _HIDDEN, self._hidden)
-            del self._history[:hidden]
+        if await self._history.hide(size=size, item_uid=item_uid):
             self._changed()
 
 

@@ -61,8 +61,8 @@ class QueueMethods:
 
     async def history(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Give the finished items, oldest first."""
-        items = await self._access.mirror.history()
-        return {"items": items, "plan_history_uid": self._access.mirror.history_uid}
+        items, uid = await self._access.mirror.history()
+        return {"items": items, "plan_history_uid": uid}
 
     async def clear_history(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Hide finished items from clients of this interface; the scan server's history keeps them."""

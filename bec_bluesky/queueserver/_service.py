@@ -66,6 +66,7 @@ class QueueServer(Service):
         await mirror.load()
         self.spawn(mirror.follow_status(), "status")
         self.spawn(mirror.follow_devices(), "devices")
+        self.spawn(mirror.read_history(), "history")
         self.spawn(self._follow_console(), "console")
         self.spawn(self._publish(access, Announcements(self.feed)), "announce")
         self.spawn(self._stop_when_asked(access), "manager_stop")

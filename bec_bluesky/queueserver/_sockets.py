@@ -13,6 +13,7 @@ import zmq.asyncio
 
 from bec_bluesky.errors import SettingsError
 from bec_bluesky.log import logger
+from bec_bluesky.queueserver._encoding import json_text, packed
 from bec_bluesky.queueserver._feed import Feed
 
 __all__ = ["PRIVATE_KEY", "ControlSocket", "InfoSocket"]
@@ -74,8 +75,8 @@ class ControlSocket:
 
     def _encoded(self, reply: dict[str, Any]) -> bytes:
         if self._encoding == "msgpack":
-            return msgpack.packb(reply, default=str)  # pyright: ignore[reportReturnType]  # bytes: autoreset is on
-        return json.dumps(reply, default=_plain).encode()
+            return packed(reply)
+        return json_text(reply)
 
     def close(self) -> None:
         """Close the socket."""
@@ -95,7 +96,7 @@ class InfoSocket:
     async def run(self) -> None:
         """Publish for ever."""
         async for topic, message in self._feed.listen():
-            await self._socket.send_multipart([_TOPICS[topic], json.dumps(message, default=_plain).encode()])
+            await self._socket.send_multipart([_TOPICS[topic], json_text(message)])
 
     def close(self) -> None:
         """Close the socket."""
@@ -119,8 +120,3 @@ def _bind(socket: zmq.asyncio.Socket, address: str) -> None:
     except zmq.ZMQError as error:
         socket.close()
         raise SettingsError(f"{address} cannot be used: {error}") from None
-
-
-def _plain(value: Any) -> Any:
-    """Write what JSON has no word for: arrays as lists, the rest as text."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -13,6 +13,7 @@ import pytest
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import DEVICES, READBACKS
 from bec_bluesky.errors import RefusedError
+from bec_bluesky.messages.around_queue import EndTask, GetTasks, RunScript, Task, Tasks
 from bec_bluesky.messages.queue import AddItem, GetStatus, ItemAccepted, ScanServerStatus, StartQueue
 from bec_bluesky.scan_server import ScanServer
 from bec_bluesky.settings import Settings
@@ -124,6 +125,52 @@ async def test_a_motor_stops_when_the_worker_that_moves_it_is_killed(
         await client.ask(AddItem(plan="sleep", args=[0.3], start=True))
         await client.until_ended(3)
         assert await position() == pytest.approx(here, abs=0.02)
+
+
+@pytest.mark.slow
+async def test_scripts_move_devices_by_name_and_one_that_is_ended_leaves_nothing_moving(
+    instrument: Settings, client: Client, bus: Bus
+) -> None:
+    async with serving(ScanServer(instrument, has_spare=False)):
+
+        async def ended(text: str) -> Task:
+            begun: Task = await client.ask(RunScript(script=text), timeout=60.0)
+
+            async def is_over() -> bool:
+                return (await tasks(begun.task_id)).state != "running"
+
+            await until(is_over, timeout=60.0)
+            return await tasks(begun.task_id)
+
+        async def tasks(task_id: str) -> Task:
+            found: Tasks = await client.ask(GetTasks(task_ids=[task_id]))
+            return found.tasks[0]
+
+        done = await ended("x.move(2)\nprint(devices.x.position, devices['x'] == x)\n")
+        assert (done.state, done.output, done.reason) == ("completed", "2.0 True\n", "")
+        done = await ended("here = x.position\ndef step(motor=x):\n    yield\nmoved = x.set(3)\n")
+        assert done.state == "failed"
+        assert "what it defines is not kept" in done.reason and "only looking at devices is" in done.reason
+
+        running: Task = await client.ask(RunScript(script="import time\nslow.set(1000)\ntime.sleep(600)\n"))
+
+        async def position() -> float:
+            readback = await bus.field(READBACKS, "slow", server="main")
+            return float(readback.reading["slow"]["value"])
+
+        async def has_moved() -> bool:
+            return await position() > 0.1
+
+        await until(has_moved)
+        await client.ask(EndTask(task_id=running.task_id))
+
+        async def stands() -> bool:
+            before = await position()
+            await asyncio.sleep(0.3)
+            return await position() == before
+
+        await until(stands)
+        assert 0.1 < await position() < 100
 
 
 async def test_two_queues_scan_side_by_side_and_their_runs_stay_apart(

@@ -9,7 +9,7 @@ from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider
 from ophyd_async.plan_stubs import ensure_connected
 from ophyd_async.sim import PatternGenerator, SimBlobDetector
 
-from bec_bluesky.documents import CatalogAddress, FileReady, find_catalog
+from bec_bluesky.documents import CatalogAddress, FileReady, Product, RunProblem, find_catalog
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
 from writers.nexus import NexusWriter
@@ -51,8 +51,19 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def writer(root: Path, emitted: list[FileReady]) -> Iterator[NexusWriter]:
-    writer = NexusWriter(directory=root, emit=emitted.append)
+def alarms() -> list[RunProblem]:
+    return []
+
+
+@pytest.fixture
+def writer(root: Path, emitted: list[FileReady], alarms: list[RunProblem]) -> Iterator[NexusWriter]:
+    def take(product: Product) -> None:
+        if isinstance(product, FileReady):
+            emitted.append(product)
+        elif isinstance(product, RunProblem):
+            alarms.append(product)
+
+    writer = NexusWriter(directory=root, emit=take)
     yield writer
     writer.close()
 

@@ -6,6 +6,8 @@ from urllib.parse import parse_qsl
 import msgspec
 from fastapi import HTTPException, Request, Response, status
 
+from bec_bluesky.queueserver._encoding import EncodedList
+
 __all__ = ["LARGEST_BODY", "answer", "as_json", "check_keys", "credentials_of", "payload_of"]
 
 LARGEST_BODY = 64 * 1024 * 1024
@@ -73,6 +75,8 @@ def answer(content: Any, status_code: int = status.HTTP_200_OK) -> Response:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, EncodedList):
+        return value.raw
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 

@@ -96,7 +96,10 @@ class Scripts:
         except Exception as error:  # here a process meets a plug-in
             restore(self.namespace, before)
             _log.warning("%s failed", name, exc_info=True)
-            text = f"what {name} defines cannot be taken up: {where_it_failed(error)}"
+            text = (
+                f"what {name} defines cannot be taken up by workers: {where_it_failed(error)}; what is to be done once "
+                "belongs into a function, or into a script of its own"
+            )
             raise RefusedError(text, "script") from error
         _keep_engine(self.namespace, before)
 

@@ -1,0 +1,365 @@
+"""Writes small-angle scattering runs as NXsas files, by the conventions of Bluesky's suitcases.
+
+The metadata tree in the start document and its references are those of suitcase-nxsas; what the application definition
+asks beyond it is taken from the run. `export` and `Serializer` stand alone; `NXsasWriter` is hosted by a profile.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import event_model
+import h5py
+
+from bec_bluesky.documents import Document, Emit, FileReady, RunCallback, RunSink, file_prefix
+from bec_bluesky.errors import SettingsError
+from writers._nexus_column import GrowingDataset
+from writers._nexus_text import Names, set_attributes, write_value
+from writers._nxsas_definition import complete, entry_of, missing
+from writers._nxsas_frames import FramesOfRun
+from writers._nxsas_tree import copy_document, lay, merged, technique_trees
+from writers._tiled_column import Column
+
+__all__ = ["NXsasWriter", "Serializer", "export", "geometry"]
+
+_BATCH = 500
+"""Events in memory, at most."""
+_BATCH_BYTES = 16 * 2**20
+"""Of arrays in events in memory, at most (and one page)."""
+_METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "micron": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
+
+
+def export(
+    gen: Iterable[tuple[str, Document]], directory: str | Path, file_prefix: str = "{uid}-", **kwargs: Any
+) -> dict[str, list[Path]]:
+    """Write one run into `<file_prefix>.nxs`; give `{"stream_data": [path]}`. `kwargs` are those of `Serializer`."""
+    with Serializer(directory, file_prefix, **kwargs) as serializer:
+        for name, document in gen:
+            serializer(name, dict(document))
+    return serializer.artifacts
+
+
+class Serializer(event_model.DocumentRouter):
+    """Takes the documents of one run; the file appears under its name with the stop document, and replaces none.
+
+    All documents are kept below `/bluesky`. `tree` lies under the trees of the start document. Frames in detectors' own
+    files are linked with relative names; `embed` copies them. What is missing is said in
+    `/bluesky/problems` and `problems`. Raises FileExistsError if the name is taken.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        file_prefix: str = "{uid}-",
+        *,
+        embed: bool = False,
+        tree: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.problems: list[str] = []
+        self._directory = Path(directory).expanduser().absolute()
+        self._template = file_prefix
+        self._embed = embed
+        self._tree = tree or {}
+        self._path: Path | None = None
+        self._file: h5py.File | None = None
+        self._is_complete = False
+        self._start: Document = {}
+        self._streams: dict[str, _Stream] = {}
+        self._frames = FramesOfRun()
+
+    @property
+    def artifacts(self) -> dict[str, list[Path]]:
+        """The file, once it is complete."""
+        return {"stream_data": [self._path]} if self._path is not None and self._is_complete else {}
+
+    def start(self, doc: Any) -> None:
+        if self._path is not None:
+            raise ValueError("a Serializer takes one run: make another for the next")
+        self._start = doc
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{file_prefix(self._template, doc).rstrip('-_.') or 'run'}.nxs"
+        if path.exists():
+            raise FileExistsError(f"{path} is there already: it is not overwritten")
+        self._path = path
+        self._part = self._path.with_name(f".{self._path.stem}.{file_prefix('{uid}', doc)}.part")
+        self._file = h5py.File(self._part, "w", libver="earliest")
+        self._bluesky = self._file.create_group("bluesky")
+        self._bluesky.attrs["NX_class"] = "NXcollection"
+        for name in ("start", "descriptors", "events", "stop"):
+            self._bluesky.create_group(name).attrs["NX_class"] = "NXcollection"
+        copy_document(doc, self._group("start"))
+
+    def descriptor(self, doc: Any) -> None:
+        name = Names()[str(doc.get("name") or "primary")]
+        descriptors = self._group("descriptors")
+        if name not in descriptors:
+            copy_document(doc, descriptors.create_group(name))
+            _add_units(descriptors[name], doc)
+            stream = _Stream(self._group("events").create_group(name), self._frames)
+        else:  # the same stream, declared again
+            stream = next(each for each in self._streams.values() if each.name == name)
+        stream.declare(doc)
+        self._streams[doc["uid"]] = stream
+
+    def event_page(self, doc: Any) -> Any:
+        stream = self._streams.get(doc["descriptor"])
+        if stream is not None:
+            stream.append(doc)
+
+    def stream_resource(self, doc: Any) -> None:
+        self._frames.add_resource(doc)
+
+    def stream_datum(self, doc: Any) -> None:
+        stream = self._streams.get(doc["descriptor"])
+        if stream is not None:
+            self._frames.add_stream_datum(doc, stream.descriptors[doc["descriptor"]])
+
+    def resource(self, doc: Any) -> None:
+        self._frames.add_resource(doc)
+
+    def datum_page(self, doc: Any) -> Any:
+        self._frames.add_datums(doc)
+
+    def stop(self, doc: Any) -> None:
+        copy_document(doc, self._group("stop"))
+        self._finish(doc)
+
+    def flush(self) -> None:
+        """Write what is in memory."""
+        for stream in self._streams.values():
+            stream.flush()
+
+    def close(self) -> None:
+        """Close the file; that of a run without a stop document is completed with what is known."""
+        if not self._file:  # never opened, or closed
+            return
+        self.problems.append("the run has no stop document: the file ends where the documents did")
+        self._finish({"time": max([stream.last_time for stream in self._streams.values()] + [self._start["time"]])})
+
+    def abandon(self) -> None:
+        """Close the file as it is, under its hidden name."""
+        if self._file:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _group(self, name: str) -> h5py.Group:
+        group = self._bluesky[name]
+        assert isinstance(group, h5py.Group)
+        return group
+
+    def _finish(self, stop: Document) -> None:
+        assert self._path is not None and self._file is not None
+        self.flush()
+        events = self._group("events")
+        for stream, frames in self._frames:
+            data: Any = events[Names()[stream]]["data"]  # pyright: ignore[reportIndexIssue]  # groups of ours
+            frames.write(data, Names()[frames.key], self._directory, is_embedded=self._embed, problems=self.problems)
+        self.problems += self._frames.problems
+        lay(merged(self._tree, *technique_trees(self._start)), self._file, self._bluesky, self.problems)
+        complete(self._file, self._start, stop, events)
+        self.problems += missing(entry_of(self._file))
+        if self.problems:
+            write_value(self._bluesky, "problems", "\n".join(self.problems))
+        self._file.close()
+        os.link(self._part, self._path)  # unlike a rename, it never replaces a file
+        self._part.unlink()
+        self._is_complete = True
+
+
+class _Stream:
+    """The events of one stream, below `/bluesky/events/<stream>`."""
+
+    def __init__(self, group: h5py.Group, frames: FramesOfRun) -> None:
+        group.attrs["NX_class"] = "NXcollection"
+        self.name = str(group.name).rpartition("/")[2]
+        self.descriptors: dict[str, Document] = {}
+        self.last_time = 0.0
+        self._frames = frames
+        self._groups = {part: group.create_group(part) for part in ("data", "timestamps")}
+        for part in self._groups.values():
+            part.attrs["NX_class"] = "NXcollection"
+        self._columns: dict[tuple[str, str], GrowingDataset] = {}
+        self._names = Names()
+        self._waiting: dict[tuple[str, str], list[Any]] = {}
+        self._rows = self._bytes = 0
+        for key in ("time", "seq_num"):
+            self._columns["", key] = GrowingDataset(group, key, Column("number" if key == "time" else "integer"), {})
+
+    def declare(self, descriptor: Document) -> None:
+        self.descriptors[descriptor["uid"]] = descriptor
+        for key, described in (descriptor.get("data_keys") or {}).items():
+            name = self._names[key]
+            if ("data", key) not in self._columns:
+                units = {"units": described.get("units") or None}
+                column = Column.declared(dict(described))
+                self._columns["data", key] = GrowingDataset(self._groups["data"], name, column, units)
+                self._columns["timestamps", key] = GrowingDataset(
+                    self._groups["timestamps"], name, Column("number"), {"units": "s"}
+                )
+
+    def append(self, page: Document) -> None:
+        descriptor = self.descriptors[page["descriptor"]]
+        for key, values in page["data"].items():
+            described = descriptor["data_keys"].get(key) or {}
+            is_outside = "external" in described
+            if is_outside and sum(self._frames.add_event(key, value, descriptor) for value in values):
+                continue
+            if ("data", key) in self._columns:
+                self._waiting.setdefault(("data", key), []).extend(values)
+                self._waiting.setdefault(("timestamps", key), []).extend(page["timestamps"].get(key, ()))
+                self._bytes += sum(getattr(value, "nbytes", 0) for value in values)
+        for key in ("time", "seq_num"):
+            self._waiting.setdefault(("", key), []).extend(page[key])
+        self._rows += len(page["time"])
+        self.last_time = max(self.last_time, *page["time"])
+        if self._rows >= _BATCH or self._bytes > _BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        self._rows = self._bytes = 0
+        for where, values in waiting.items():
+            self._columns[where].append(values)
+
+
+def _add_units(kept: Any, descriptor: Document) -> None:
+    """Give the configuration values their units, which stand beside them in the descriptor."""
+    for device, configuration in (descriptor.get("configuration") or {}).items():
+        for key, described in (configuration.get("data_keys") or {}).items():
+            found = kept.get(f"configuration/{Names()[device]}/data/{Names()[key]}")
+            if isinstance(found, h5py.Dataset):
+                set_attributes(found, {"units": described.get("units") or None})
+
+
+class NXsasWriter(RunCallback):
+    """Writes an NXsas file for each run that has a technique's tree in its start document; for each run, with `tree`.
+
+    `file_prefix` is a template over the start document, which must have `{uid}`: by it a restarted service finds what
+    is there. `embed` copies frames out of detectors' own files.
+    """
+
+    required: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        emit: Emit | None = None,
+        directory: str | Path,
+        file_prefix: str = "{scan_id:06d}_{uid}",
+        embed: bool = False,
+        tree: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(emit=emit)
+        if "{uid}" not in file_prefix and "{start[uid]}" not in file_prefix:
+            raise SettingsError(
+                f"file_prefix = {file_prefix!r} has no {{uid}}: add it, so that no run is written twice"
+            )
+        self._directory = Path(directory).expanduser().absolute()
+        self._prefix = file_prefix
+        self._embed = embed
+        self._tree = tree
+
+    def open_run(self, start: Document) -> RunSink | None:
+        """Begin a file; None if the run is there, or is none of small-angle scattering."""
+        if (self._tree is None and not any(technique_trees(start))) or self.holds(str(start["uid"])):
+            return None
+        if isinstance(earlier := self.open_runs.get(str(start["uid"])), _Sink):
+            earlier.serializer.abandon()
+        return _Sink(self, Serializer(self._directory, self._prefix, embed=self._embed, tree=self._tree))
+
+    def holds(self, run_uid: str) -> bool:
+        """Tell whether the run's file is there."""
+        return any(self._directory.glob(f"[!.]*{file_prefix('{uid}', {'uid': run_uid})}*.nxs"))
+
+    def tick(self) -> None:
+        """Write what is in memory."""
+        for run in self.open_runs.values():
+            if isinstance(run, _Sink):
+                run.serializer.flush()
+
+    def close(self) -> None:
+        """Close the files of open runs; they keep their hidden names."""
+        for run in self.open_runs.values():
+            if isinstance(run, _Sink):
+                run.serializer.abandon()
+        super().close()
+
+
+class _Sink:
+    """One run on its way into a file."""
+
+    def __init__(self, writer: NXsasWriter, serializer: Serializer) -> None:
+        self.serializer = serializer
+        self._writer = writer
+        self._start: Document = {}
+
+    def __call__(self, name: str, doc: Document) -> None:
+        if name == "start":
+            self._start = doc
+        self.serializer(name, dict(doc))
+        for path in self.serializer.artifacts.get("stream_data", ()):
+            number = self._start.get("scan_id")
+            self._writer.emit(
+                FileReady(
+                    run_uid=str(self._start["uid"]),
+                    scan_id=number if isinstance(number, int) else 0,
+                    writer="nxsas",
+                    path=str(path),
+                    size=path.stat().st_size,
+                    time=time.time(),
+                    problems=self.serializer.problems,
+                )
+            )
+
+
+def geometry(path: str | Path) -> dict[str, Any]:
+    """Read the geometry of an NXsas file as pyFAI's PONI: `pyFAI.load(geometry("run.nxs"))`; lengths are in metres.
+
+    The detector stands at right angles to the beam. Raises KeyError for a file that lacks what NXsas requires.
+    """
+    with h5py.File(path, "r") as file:
+        entry = file[str(file.attrs["default"])]
+        assert isinstance(entry, h5py.Group)
+        by_class = {group.attrs.get("NX_class"): group for group in _groups(entry)}
+        detector, monochromator = by_class["NXdetector"], by_class["NXmonochromator"]
+        pixel1, pixel2 = _metres(detector, "y_pixel_size"), _metres(detector, "x_pixel_size")
+        shape: Any = detector["data"].shape  # pyright: ignore[reportAttributeAccessIssue]  # a dataset, by definition
+        return {
+            "poni_version": 2,
+            "detector": "Detector",
+            "detector_config": {"pixel1": pixel1, "pixel2": pixel2, "max_shape": list(shape[-2:])},
+            "dist": _metres(detector, "distance"),
+            "poni1": _metres(detector, "beam_center_y") if "beam_center_y" in detector else 0.0,
+            "poni2": _metres(detector, "beam_center_x") if "beam_center_x" in detector else 0.0,
+            "rot1": 0.0,
+            "rot2": 0.0,
+            "rot3": 0.0,
+            "wavelength": _metres(monochromator, "wavelength"),
+        }
+
+
+def _groups(parent: h5py.Group) -> Iterable[h5py.Group]:
+    for member in parent.values():
+        if isinstance(member, h5py.Group):
+            yield member
+            yield from _groups(member)
+
+
+def _metres(group: h5py.Group, name: str) -> float:
+    dataset: Any = group[name]
+    units = str(dataset.attrs.get("units", "m"))
+    if units not in _METRES and units.lower() not in _METRES:
+        raise SettingsError(f"{dataset.name} is in {units!r}, which is no length that is known here: {list(_METRES)}")
+    value = dataset[()]
+    return float(value if dataset.shape == () else value.flat[0]) * _METRES.get(units, _METRES.get(units.lower(), 1.0))
