@@ -23,6 +23,7 @@ from typing import Any
 
 from bec_bluesky.errors import PlugInError, SettingsError, choices
 from bec_bluesky.fresh_modules import where_it_failed
+from bec_bluesky.guards import Suspender, read_suspenders
 from bec_bluesky.log import logger
 from bec_bluesky.messages.queue import MAIN_QUEUE
 from bec_bluesky.settings import DEFAULT_PROFILE, Settings
@@ -45,7 +46,7 @@ __all__ = [
 
 _SETTINGS = frozenset(
     {"title", "hosted", "environment", "companions", "metadata", "metadata_schema", "device_servers", "queues"}
-    | {"queueserver", "worker"}
+    | {"queueserver", "worker", "suspenders"}
 )
 """What `profile.toml` may have."""
 KINDS = ("plans", "devices", "callbacks", "writers")
@@ -115,6 +116,8 @@ class Profile:
     environment_is_open: bool = False
     """Whether what clients of bluesky-queueserver call the environment is open from the start."""
     worker: WorkerLimits = WorkerLimits()
+    suspenders: tuple[Suspender, ...] = ()
+    """What holds every plan while a signal is bad."""
 
 
 def read_rules(settings: Settings) -> dict[str, Any] | None:
@@ -172,6 +175,7 @@ def read_profile(settings: Settings) -> Profile:
         metadata_schema=_metadata_schema(path, content.get("metadata_schema", {})),
         environment_is_open=_queueserver(path, content.get("queueserver", {})),
         worker=_worker(path, content.get("worker", {})),
+        suspenders=read_suspenders(str(path), content.get("suspenders", [])),
     )
 
 

@@ -65,6 +65,8 @@ def list_(context: typer.Context) -> int:
     typer.echo(f"{name} {status.queue_state}, run {status.run_state}")
     if status.waits_for:
         typer.echo(f"waits: {status.waits_for}")
+    if status.suspended:
+        typer.echo(f"suspended: {status.suspended}")
     if queue.running is not None:
         typer.echo(f"running  {queue.running.item_id[:8]}  {call_text(queue.running)}  by {queue.running.user}")
     for number, item in enumerate(queue.waiting):

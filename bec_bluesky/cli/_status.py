@@ -157,6 +157,8 @@ def _print_queues(queues: dict[str, ScanServerStatus]) -> None:
             typer.echo(f"running {scan}{call_text(status.running)} by {status.running.user}")
         if status.waits_for:
             typer.echo(f"waits: {status.waits_for}")
+        if status.suspended:
+            typer.echo(f"suspended: {status.suspended}")
     worker = queues[MAIN_QUEUE].worker
     if worker:
         typer.echo(f"worker: {worker}")

@@ -38,6 +38,7 @@ class LiveView:
         self._counts: dict[str, int] = {}
         self._run_state = ""
         self._waits_for = ""
+        self._suspended = ""
         self._row_count = 0
 
     def __enter__(self) -> Self:
@@ -134,6 +135,9 @@ class LiveView:
             self._waits_for = status.waits_for
             if status.waits_for:
                 self.say(f"waits: {status.waits_for}", "yellow")
+        if status.suspended != self._suspended:
+            self.say(f"suspended: {status.suspended}" if status.suspended else "goes on", "yellow")
+            self._suspended = status.suspended
         progress = status.progress
         if progress is None or self._bar is None or self._task is None:
             return

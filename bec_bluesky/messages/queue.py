@@ -436,6 +436,8 @@ class ScanServerStatus(Message, frozen=True, kw_only=True, tag="scan_server_stat
     """Names of all queues, the main one (`main`) first."""
     waits_for: str = ""
     """For what the running item, or else the next one, waits (who holds its devices, a condition); empty: nothing."""
+    suspended: str = ""
+    """What holds the running plan (beam, shutter: see suspenders) until it is good again; empty: nothing."""
 
 
 class Lease(Message, frozen=True, kw_only=True, tag="lease"):

@@ -12,6 +12,7 @@ __all__ = [
     "Control",
     "FromWorker",
     "InterruptTask",
+    "ItemSuspended",
     "ItemWaits",
     "ModulesReloaded",
     "Ping",
@@ -136,6 +137,13 @@ class ItemWaits(Message, frozen=True, kw_only=True, tag="item_waits"):
     """For what; empty: for nothing any more."""
 
 
+class ItemSuspended(Message, frozen=True, kw_only=True, tag="item_suspended"):
+    """Suspenders hold the plan, or let it go on."""
+
+    text: str
+    """Why; empty: it is not suspended any more."""
+
+
 class WorkerProgress(Message, frozen=True, kw_only=True, tag="worker_progress"):
     """At most 10 a second."""
 
@@ -201,6 +209,7 @@ FromWorker = (
     | RunState
     | RunStarted
     | RunStopped
+    | ItemSuspended
     | ItemWaits
     | WorkerProgress
     | WorkerItemDone

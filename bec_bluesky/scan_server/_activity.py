@@ -10,6 +10,7 @@ from bec_bluesky.messages.queue import ExitStatus, ItemResult, Progress, QueueIt
 from bec_bluesky.messages.worker import (
     Control,
     FromWorker,
+    ItemSuspended,
     ItemWaits,
     RunStarted,
     RunState,
@@ -62,6 +63,9 @@ class Activity:
     waits_for: str = ""
     """For what it waits; empty: nothing."""
 
+    suspended: str = ""
+    """What suspends it; empty: nothing."""
+
     def follow(self, message: FromWorker) -> bool:
         """Take what a worker says of its item; give whether it is news."""
         match message:
@@ -84,6 +88,8 @@ class Activity:
                 )
             case ItemWaits(text=text):
                 self.waits_for = text
+            case ItemSuspended(text=text):
+                self.suspended = text
             case WorkerProgress():
                 self.progress = message.progress
             case _:

@@ -14,6 +14,7 @@ from bec_bluesky import __version__
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.log import logger
 from bec_bluesky.messages.queue import RunAction
+from bec_bluesky.scan_server.worker._suspensions import Suspensions
 
 __all__ = ["Engine", "no_terminal"]
 
@@ -54,6 +55,9 @@ class Engine(RunEngine):
         self._finish_reason: str | None = None
         """Why the plan is to end at its next checkpoint."""
         self._is_finished_early = False
+        self._suspensions = Suspensions(self._loop)
+        self._state_hook: Callable[[Any, Any], None] = lambda *_: None
+        self.state_hook: Any = self._state_changed
 
     @property
     def is_finished_early(self) -> bool:
@@ -64,10 +68,51 @@ class Engine(RunEngine):
         """Forget what was asked of the plan before."""
         self._finish_reason, self._is_finished_early = None, False
 
-    def set_hooks(self, *, waiting: Callable[[Any], None], state: Callable[[Any, Any], None]) -> None:
-        """Hear what is waited for (None: no longer) and of each change of state (new, old)."""
+    def set_hooks(
+        self,
+        *,
+        waiting: Callable[[Any], None],
+        state: Callable[[Any, Any], None],
+        suspended: Callable[[str], None],
+    ) -> None:
+        """Hear what is waited for (None: no longer), of each change of state (new, old), and what suspends the plan."""
         self.waiting_hook: Any = waiting
-        self.state_hook: Any = state
+        self._state_hook = state
+        self._suspensions.hook = suspended
+
+    # ── suspenders ──
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a plan; what suspends it already is told."""
+        for suspender in self.suspenders:
+            factories, reason = suspender.get_futures()
+            for released in factories:
+                self.loop.call_soon_threadsafe(self._suspensions.begin, released, reason)
+        return super().__call__(*args, **kwargs)
+
+    def request_suspend(
+        self, fut: Any, *, pre_plan: Any = None, post_plan: Any = None, justification: str | None = None
+    ) -> None:
+        """Suspend the plan until what `fut` gives is done; from any thread."""
+        self.loop.call_soon_threadsafe(self._suspensions.begin, fut, justification or "")
+        super().request_suspend(fut, pre_plan=pre_plan, post_plan=post_plan, justification=justification)
+
+    def _state_changed(self, new: Any, old: Any) -> None:
+        if str(new) == "running":
+            self.loop.call_soon_threadsafe(self._suspend_for_missed)
+        elif str(new) == "idle":
+            self.loop.call_soon_threadsafe(self._suspensions.clear)
+        self._state_hook(new, old)
+
+    def _suspend_for_missed(self) -> None:
+        if str(self.state) != "running":
+            return
+        for suspender in self._suspensions.missed(self.suspenders):
+            factories, reason = suspender.get_futures()
+            for released in factories:
+                self.request_suspend(
+                    released, pre_plan=suspender._pre_plan, post_plan=suspender._post_plan, justification=reason
+                )
 
     async def act(self, action: RunAction, reason: str) -> bool:
         """Act on a plan that is running, in this engine's loop.
@@ -96,7 +141,7 @@ class Engine(RunEngine):
                 self._deferred_pause_requested = False
             case "finish":
                 self._finish_reason = reason
-                if self._is_between_points:
+                if self._is_between_points or self._suspensions.text:
                     await self._finish()
             case "skip":
                 self._reason = reason
@@ -162,6 +207,13 @@ class Engine(RunEngine):
         if msg.kwargs.get("exit_status") in ("abort", "success") and not msg.kwargs.get("reason") and self._reason:
             msg = msg._replace(kwargs=msg.kwargs | {"reason": self._reason})
         return await super()._close_run(msg)
+
+    async def _drop(self, msg: Any) -> Any:
+        """Drop an event. A plan that is ended while suspended wants to drop the one that the suspension dropped."""
+        run = self._run_bundlers.get(msg.run)
+        if run is not None and not run.bundling and str(self.state) in _ENDING:
+            return None
+        return await super()._drop(msg)
 
     def close(self) -> None:
         """End the loop and its thread; nothing may be running."""

@@ -24,6 +24,7 @@ from bec_bluesky.messages.worker import (
     CheckItem,
     CheckResult,
     Control,
+    ItemSuspended,
     ItemWaits,
     ModulesReloaded,
     Ping,
@@ -54,6 +55,7 @@ from bec_bluesky.scan_server.worker._plans import PlanRegistry
 from bec_bluesky.scan_server.worker._progress import ProgressMeter, expected_points
 from bec_bluesky.scan_server.worker._publisher import DocumentPublisher
 from bec_bluesky.scan_server.worker._scan_numbers import ScanNumbers
+from bec_bluesky.scan_server.worker._standing import StandingSuspenders
 from bec_bluesky.scan_server.worker._waiting import wait_here
 from bec_bluesky.settings import Settings
 
@@ -88,6 +90,7 @@ class Worker:
         self._engine: Engine
         self._bus: Bus
         self._link: DeviceLink
+        self._standing: StandingSuspenders
         self._sender: FrameSender
         self._publisher: DocumentPublisher
         self._numbers: ScanNumbers
@@ -158,6 +161,7 @@ class Worker:
         result = running.run(lambda: self._make_plan(running, claim))
         claim.end()
         flush_output()
+        self._standing.remove()
         self._tell_progress()  # the last points too
         self._progress.reset()
         self._control.call(self._publisher.drained())
@@ -167,6 +171,7 @@ class Worker:
         item = running.item
         if item.kind == "instruction":
             return wait_here(item.kwargs, self._link.devices, self._tell_wait)
+        self._standing.install(item, self._tell_wait, lambda: running.is_unwanted)
         claim.begin(self._tell_wait, lambda: running.is_unwanted)
         return call(self._plans[item.plan], item, self._link.devices)
 
@@ -227,7 +232,12 @@ class Worker:
         engine.preprocessors.append(self._supplement)
         engine.subscribe(self._publisher)
         engine.subscribe(self._progress)
-        engine.set_hooks(waiting=self._progress.wait_for, state=self._state_changed)
+        self._standing = StandingSuspenders(self._settings, engine, self._link, self._plans)
+        engine.set_hooks(
+            waiting=self._progress.wait_for,
+            state=self._state_changed,
+            suspended=lambda text: self._sender.send(ItemSuspended(text=text)),
+        )
         self._control.spawn(self._publisher.run(), "publish documents", on_failure=self._fail)
         self._control.spawn(self._tell_progress_often(), "tell progress")
         self._control.spawn(self._hear(FrameReader(reader, ToWorker)), "hear the scan server", on_failure=self._fail)

@@ -1,0 +1,127 @@
+"""What guards runs, as `profile.toml` says it: suspenders."""
+
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bec_bluesky.errors import SettingsError, choices
+
+__all__ = ["PlanCall", "Suspender", "read_suspenders"]
+
+_SUSPENDER_KEYS = {
+    "below": ("limit", "resume_at"),
+    "above": ("limit", "resume_at"),
+    "high": (),
+    "low": (),
+    "outside": ("lowest", "highest"),
+    "changed": ("expected",),
+}
+"""What each kind has of its own; `resume_at` may be left out."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    def label(self) -> str:
+        """What it is called in texts for people."""
+        raise NotImplementedError
+
+
+_Guard = TypeVar("_Guard", bound=_Entry)
+
+
+class PlanCall(BaseModel):
+    """A plan by its name, with arguments as an item of the queue has them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plan: str
+    args: list[Any] = Field(default_factory=list)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"plan": value} if isinstance(value, str) else value
+
+
+class Suspender(_Entry):
+    """An entry `[[suspenders]]`: while its signal is bad no plan goes on, and the spoiled point is taken again."""
+
+    signal: str
+    """Path of a device, or of a part of one."""
+    kind: Literal["below", "above", "high", "low", "outside", "changed"]
+    """When the signal is bad."""
+    name: str = ""
+    limit: float | None = None
+    resume_at: float | None = None
+    """It is good again from here on; none: from `limit` on."""
+    lowest: float | None = None
+    highest: float | None = None
+    expected: str | int | float | bool | None = None
+    sleep: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Seconds that it must have been good before the plan goes on."""
+    before: PlanCall | None = None
+    """Runs when it becomes bad."""
+    after: PlanCall | None = None
+    """Runs when it is good again, before the plan goes on."""
+    message: str = ""
+    not_for: list[str] = Field(default_factory=list[str])
+    """Plans that run all the same."""
+    enabled: bool = True
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        own = _SUSPENDER_KEYS[self.kind]
+        for key in ("limit", "resume_at", "lowest", "highest", "expected"):
+            is_given = getattr(self, key) is not None
+            if is_given and key not in own:
+                raise ValueError(f"{key} means nothing to kind = {self.kind!r}")
+            if not is_given and key in own and key != "resume_at":
+                raise ValueError(f"kind = {self.kind!r} needs {key}")
+        if self.lowest is not None and self.highest is not None and not self.lowest < self.highest:
+            raise ValueError(f"lowest ({self.lowest:g}) must be less than highest ({self.highest:g})")
+        if self.limit is not None and self.resume_at is not None:
+            is_beyond = self.resume_at >= self.limit if self.kind == "below" else self.resume_at <= self.limit
+            if not is_beyond:
+                side = "at or above" if self.kind == "below" else "at or below"
+                raise ValueError(f"resume_at ({self.resume_at:g}) must be {side} limit ({self.limit:g})")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What it is called in texts for people."""
+        return self.name or self.signal
+
+
+def read_suspenders(where: str, entries: Any) -> tuple[Suspender, ...]:
+    """Check `[[suspenders]]`; raises SettingsError that names the entry, what is wrong with it, and what may be."""
+    return _read(where, "suspenders", entries, Suspender)
+
+
+def _read(where: str, key: str, entries: Any, model: type[_Guard]) -> tuple[_Guard, ...]:
+    if not isinstance(entries, list):
+        raise SettingsError(f"{where}: {key} must be a list of tables: [[{key}]]")
+    found: dict[str, _Guard] = {}
+    for number, entry in enumerate(entries, 1):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # TOML's
+        place = f"{where}: [[{key}]] number {number}"
+        try:
+            one = model.model_validate(entry)
+        except ValidationError as error:
+            raise SettingsError(f"{place}: {_first_mistake(error, model.model_fields)}") from None
+        if one.label in found:
+            raise SettingsError(f"{place}: there is one called {one.label!r} already: give each a name of its own")
+        found[one.label] = one
+    return tuple(found.values())
+
+
+def _first_mistake(error: ValidationError, known: Any) -> str:
+    mistake = error.errors()[0]
+    at = ".".join(map(str, mistake["loc"]))
+    if mistake["type"] == "extra_forbidden" and len(mistake["loc"]) == 1:
+        return f"no setting {at!r}: {choices(at, known)}"
+    if mistake["type"] == "missing":
+        return f"{at} is missing"
+    text = mistake["msg"].removeprefix("Value error, ")
+    return f"{at} = {mistake['input']!r}: {text}" if at else text
