@@ -15,6 +15,7 @@ __all__ = [
     "add_link",
     "device_keys",
     "hinted_keys",
+    "link_group",
     "write_instrument",
     "write_logs",
     "write_readout_groups",
@@ -70,6 +71,12 @@ def add_link(group: h5py.Group, name: str, stream: StreamTable, key: str) -> boo
     return True
 
 
+def link_group(parent: h5py.Group, name: str, target: h5py.Group) -> None:
+    """Link a group into another as NeXus has it: the group itself says where it is."""
+    target.attrs["target"] = str(target.name)
+    parent[name] = h5py.SoftLink(str(target.name))
+
+
 def write_instrument(
     instrument: h5py.Group, streams: Iterable[StreamTable], axes: Axes, classes: DeviceClasses
 ) -> dict[str, h5py.Group]:
@@ -118,7 +125,7 @@ def write_readout_groups(parent: h5py.Group, streams: Iterable[StreamTable], dev
         links = Names()
         for name in sorted(names):
             if name in devices:
-                group[links[name]] = h5py.SoftLink(str(devices[name].name))
+                link_group(group, links[name], devices[name])
 
 
 def device_keys(stream: StreamTable) -> dict[str, list[str]]:

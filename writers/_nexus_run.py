@@ -17,7 +17,7 @@ from writers._nexus_column import GrowingDataset
 from writers._nexus_documents import DocumentLog, References
 from writers._nexus_external import ExternalFiles
 from writers._nexus_head import collection, group_in, write_head, write_root, write_tail
-from writers._nexus_instrument import Axes, write_instrument, write_logs, write_readout_groups
+from writers._nexus_instrument import Axes, link_group, write_instrument, write_logs, write_readout_groups
 from writers._nexus_place import Place
 from writers._nexus_plot import write_plots
 from writers._nexus_stream import StreamTable
@@ -229,7 +229,7 @@ class RunFile:
 
     def _write_side_streams(self) -> None:
         if "baseline" in self._streams:
-            self._entry["baseline"] = h5py.SoftLink(str(self._streams["baseline"].group.name))
+            link_group(self._entry, "baseline", self._streams["baseline"].group)
         monitors = [stream for stream in self._streams.values() if stream.is_monitor]
         if monitors:
             group, names = collection(self._entry, "monitors"), Names()

@@ -34,7 +34,7 @@ _METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "micron": 
 def export(
     gen: Iterable[tuple[str, Document]], directory: str | Path, file_prefix: str = "{uid}-", **kwargs: Any
 ) -> dict[str, list[Path]]:
-    """Write one run into `<file_prefix>.nxs`; give `{"stream_data": [path]}`. `kwargs` are those of `Serializer`."""
+    """Write one run into `<file_prefix>.h5`; give `{"stream_data": [path]}`. `kwargs` are those of `Serializer`."""
     with Serializer(directory, file_prefix, **kwargs) as serializer:
         for name, document in gen:
             serializer(name, dict(document))
@@ -80,7 +80,7 @@ class Serializer(event_model.DocumentRouter):
             raise ValueError("a Serializer takes one run: make another for the next")
         self._start = doc
         self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"{file_prefix(self._template, doc).rstrip('-_.') or 'run'}.nxs"
+        path = self._directory / f"{file_prefix(self._template, doc).rstrip('-_.') or 'run'}.h5"
         if path.exists():
             raise FileExistsError(f"{path} is there already: it is not overwritten")
         self._path = path
@@ -280,7 +280,7 @@ class NXsasWriter(RunCallback):
 
     def holds(self, run_uid: str) -> bool:
         """Tell whether the run's file is there."""
-        return any(self._directory.glob(f"[!.]*{file_prefix('{uid}', {'uid': run_uid})}*.nxs"))
+        return any(self._directory.glob(f"[!.]*{file_prefix('{uid}', {'uid': run_uid})}*.h5"))
 
     def tick(self) -> None:
         """Write what is in memory."""
@@ -324,7 +324,7 @@ class _Sink:
 
 
 def geometry(path: str | Path) -> dict[str, Any]:
-    """Read the geometry of an NXsas file as pyFAI's PONI: `pyFAI.load(geometry("run.nxs"))`; lengths are in metres.
+    """Read the geometry of an NXsas file as pyFAI's PONI: `pyFAI.load(geometry("run.h5"))`; lengths are in metres.
 
     The detector stands at right angles to the beam. Raises KeyError for a file that lacks what NXsas requires.
     """

@@ -7,10 +7,12 @@ import contextlib
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ class _Kept(logging.Handler):
 
 
 def _pynxtools(path: str) -> list[str]:
+    """Check a file as what it claims to be; one that claims nothing by its base classes."""
     import h5py
     from pynxtools.dataconverter.validation import validate_hdf_group_against
 
@@ -43,12 +46,29 @@ def _pynxtools(path: str) -> list[str]:
     try:
         with h5py.File(path) as file:
             entry: Any = file[file.attrs["default"]]
-            definition = entry["definition"].asstr()[()]
-            if not validate_hdf_group_against(definition, entry, path, False):
-                kept.texts.append(f"not valid as {definition}")
+            claimed = entry["definition"].asstr()[()] if "definition" in entry else None
+            if not validate_hdf_group_against(claimed or "NXrun_file", entry, path, claimed is None):
+                kept.texts.append(f"not valid as {claimed or 'a run file'}")
     finally:
         logging.getLogger("pynxtools").removeHandler(kept)
     return kept.texts
+
+
+@contextlib.contextmanager
+def _definitions() -> Iterator[None]:
+    """Add our definition to those that pynxtools brings."""
+    import pynxtools
+
+    theirs = Path(pynxtools.__file__).parent / "definitions"
+    with tempfile.TemporaryDirectory() as folder:
+        applications = Path(folder) / "applications"
+        applications.mkdir()
+        for path in (*(theirs / "applications").glob("*.xml"), *(Path(__file__).parent / "definitions").glob("*.xml")):
+            (applications / path.name).symlink_to(path)
+        for name in ("base_classes", "contributed_definitions"):
+            (Path(folder) / name).symlink_to(theirs / name)
+        os.environ["NEXUS_DEF_PATH"] = folder
+        yield
 
 
 def _nexusformat(path: str) -> list[str]:
@@ -93,8 +113,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     readers = {"pynxtools": _pynxtools, "nexusformat": _nexusformat, "silx": _silx}
     answers: dict[str, dict[str, list[str]]] = {}
-    for path in sys.argv[1:]:
-        answers[path] = {name: reader(path) for name, reader in readers.items()}
+    with _definitions():
+        for path in sys.argv[1:]:
+            answers[path] = {name: reader(path) for name, reader in readers.items()}
     sys.stdout.write(json.dumps(answers))
 
 

@@ -49,7 +49,7 @@ def only(artifacts: dict[str, list[Path]]) -> Path:
 def test_a_scan_with_frames_is_valid_for_every_reader(scanned: Documents, tmp_path: Path) -> None:
     linked = only(export(scanned, tmp_path / "raw", "linked"))
     embedded = only(export(scanned, tmp_path / "raw", "embedded", embed=True))
-    broken = tmp_path / "raw" / "broken.nxs"
+    broken = tmp_path / "raw" / "broken.h5"
     shutil.copy(embedded, broken)
     with h5py.File(broken, "r+") as file:
         del file["entry/instrument/detector/distance"]
@@ -147,7 +147,7 @@ def test_the_tree_of_suitcase_nxsas_is_laid_over_the_documents(tmp_path: Path) -
     ]
     with h5py.File(only(export(documents, tmp_path, "{scan_id:03d}_"))) as file:
         entry = file["entry"]
-        assert Path(file.filename).name == "003.nxs"
+        assert Path(file.filename).name == "003.h5"
         assert entry.attrs["NX_class"] == "NXentry"
         assert entry["title"] == file["bluesky/start/sample_name"]  # a link, with attributes of its own
         assert entry["title"].attrs["NDAttrName"] == "SampleTitle"
@@ -172,7 +172,7 @@ def test_a_serializer_serves_a_run_router_and_takes_one_run(scanned: Documents, 
     router = RunRouter([factory])
     for name, doc in scanned:
         router(name, doc)
-    assert only(made[0].artifacts).name == f"{scanned[0][1]['uid']}.nxs"
+    assert only(made[0].artifacts).name == f"{scanned[0][1]['uid']}.h5"
     with pytest.raises(ValueError, match="takes one run"):
         made[0](*scanned[0])
     with pytest.raises(FileExistsError):
@@ -200,7 +200,7 @@ def test_frames_of_older_resources_are_linked_in_the_order_of_events(tmp_path: P
         }
         documents.append(("event", event | stamped))
     documents.append(("stop", {"uid": "s", "run_start": "old", "time": 1.5e9 + 2, "exit_status": "success"}))
-    with h5py.File(only(export(documents, tmp_path, "old"))) as file:
+    with h5py.File(only(export(documents, tmp_path, "run"))) as file:
         assert file["entry/data/data"][:, 0, 0].tolist() == [0, 12, 48, 60]
 
 
