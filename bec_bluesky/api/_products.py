@@ -8,12 +8,14 @@ from fastapi import APIRouter, Path, Query, Response, WebSocket, status
 from bec_bluesky.api._answers import answer, told
 from bec_bluesky.api._json_values import json_value
 from bec_bluesky.api._live_events import LiveEvents
+from bec_bluesky.api._plan_forms import form_of
 from bec_bluesky.api._problems import REQUEST_PROBLEMS, Problem, ProblemError
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import ALARMS, ITEMS, PLANS, POINTS, RESULTS, RUNS, Channel
+from bec_bluesky.channels import ALARMS, DEVICES, ITEMS, PLANS, POINTS, RESULTS, RUNS, Channel
 from bec_bluesky.client import last_texts
 from bec_bluesky.errors import UnknownItemError, UnknownPlanError
 from bec_bluesky.messages.common import Alarm, ConsoleText
+from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.products import AnalysisResult, Point, RunOpened
 from bec_bluesky.messages.queue import PlanInfo, QueueItem
 
@@ -23,6 +25,14 @@ _STREAM_ID = re.compile(r"\d{1,19}(-\d{1,19})?")
 Limit = Annotated[int, Query(ge=1, le=10_000)]
 RunUid = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
 After = Annotated[str, Query(description="the `next` of an earlier answer", pattern=_STREAM_ID.pattern)]
+
+
+async def _plan(bus: Bus, name: str) -> PlanInfo:
+    found = await bus.field(PLANS, name)
+    if found is None:
+        error = UnknownPlanError(name[:100], await bus.fields(PLANS))
+        raise ProblemError(status.HTTP_404_NOT_FOUND, Problem(detail=str(error), code=error.code))
+    return found
 
 
 def product_router(bus: Bus) -> APIRouter:
@@ -38,11 +48,14 @@ def product_router(bus: Bus) -> APIRouter:
     @router.get("/plans/{name}", response_model=None, responses=told(PlanInfo))
     async def plan(name: str) -> Response:
         """Describe one plan."""
-        found = await bus.field(PLANS, name)
-        if found is None:
-            error = UnknownPlanError(name[:100], await bus.fields(PLANS))
-            raise ProblemError(status.HTTP_404_NOT_FOUND, Problem(detail=str(error), code=error.code))
-        return answer(found)
+        return answer(await _plan(bus, name))
+
+    @router.get("/plans/{name}/form", response_model=None)
+    async def form(name: str) -> Response:
+        """Describe the arguments of a plan as a JSON schema, with the devices that there are."""
+        tables: dict[str, dict[str, DeviceInfo]] = await bus.find_tables(DEVICES, "server")
+        devices = {path: info for table in tables.values() for path, info in table.items()}
+        return answer(form_of(await _plan(bus, name), devices))
 
     @router.get("/queue/items/{item_id}", response_model=None, responses=told(QueueItem))
     async def item(item_id: str) -> Response:

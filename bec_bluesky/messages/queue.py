@@ -493,6 +493,8 @@ class Parameter(Message, frozen=True, kw_only=True, tag="parameter"):
     has_default: bool = False
     default: str = ""
     """repr of the default."""
+    default_value: Any = None
+    """The default as data; None also if it has no form as data: then `default` says what it is."""
     text: str = ""
 
 

@@ -133,6 +133,7 @@ def test_mode_plans_alarms_runs_lock_and_rules_are_told(http: httpx.Client) -> N
     http.put("/queue/mode", json={"loop": False})
     assert http.get("/plans").json()[0]["name"] == "brief"
     assert http.get("/plans/quick").json()["parameters"][0]["name"] == "note"
+    assert http.get("/plans/quick/form").json()["properties"] == {"note": {"default": ""}}
     assert isinstance(http.get("/alarms").json(), list) and isinstance(http.get("/runs").json(), list)
     assert http.put("/lock", json={"key": "key", "queue": True, "note": "mine"}).json()["note"] == "mine"
     refused = http.post("/queue/items", json={"plan": "quick"})

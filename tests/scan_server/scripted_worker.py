@@ -55,7 +55,7 @@ class Peer:
             self._connection.sendall(len(data).to_bytes(4, "big") + data)
 
     def serve(self) -> None:
-        note = Parameter(name="note", kind="keyword_only", has_default=True, default="''")
+        note = Parameter(name="note", kind="keyword_only", has_default=True, default="''", default_value="")
         plans = [PlanInfo(name=name, module="scripted", parameters=[note]) for name in PLANS]
         self.say(WorkerReady(pid=os.getpid(), plans=plans, device_client=f"client-{os.getpid()}"))
         file = self._connection.makefile("rb")

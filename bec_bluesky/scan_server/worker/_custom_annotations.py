@@ -9,6 +9,7 @@ import msgspec
 
 from bec_bluesky.messages.queue import Parameter
 from bec_bluesky.scan_server.worker._annotations import Means, accepts_of, with_facts
+from bec_bluesky.scan_server.worker._default_data import as_data
 
 __all__ = ["CustomAnnotations"]
 
@@ -51,7 +52,8 @@ class CustomAnnotations:
         if bounds:
             accepts = with_facts(accepts or {"kind": "number"}, bounds)
         if "default" in said:
-            changes |= {"has_default": True, "default": repr(said["default"])}
+            default = said["default"]
+            changes |= {"has_default": True, "default": repr(default), "default_value": as_data(default)}
         if "description" in said:
             changes["text"] = " ".join(str(said["description"]).split())
         return msgspec.structs.replace(parameter, accepts=accepts, **changes)

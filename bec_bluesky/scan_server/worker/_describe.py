@@ -11,6 +11,7 @@ import bluesky.protocols
 from bec_bluesky.messages.queue import Parameter, PlanInfo
 from bec_bluesky.scan_server.worker._annotations import accepts_of, as_written
 from bec_bluesky.scan_server.worker._custom_annotations import CustomAnnotations
+from bec_bluesky.scan_server.worker._default_data import as_data
 from bec_bluesky.scan_server.worker._docstrings import parameter_texts, summary, whole
 from bec_bluesky.scan_server.worker._groups import group_of
 
@@ -59,6 +60,7 @@ def _parameter(plan: str, given: inspect.Parameter, annotation: Any, text: str) 
         accepts=accepts,
         has_default=has_default,
         default=_written(given.default) if has_default else "",
+        default_value=as_data(given.default) if has_default else None,
         text=text or str((accepts or {}).get("text", "")),
     )
 

@@ -88,6 +88,20 @@ def test_what_is_not_annotated_is_not_described(registry: PlanRegistry) -> None:
     assert (second.accepts, second.default, second.kind) == (None, "2", "keyword_only")
 
 
+def test_defaults_are_told_as_data_where_they_have_such_a_form() -> None:
+    def plan(a=2.5, b=(1, "x"), c=Colour.RED, d=print, e=float("inf"), f=None, *, g={"k": [1]}):  # noqa: B006
+        yield
+
+    told = {each.name: (each.default, each.default_value) for each in describe("plan", plan).parameters}
+    assert told["a"] == ("2.5", 2.5)
+    assert told["b"] == ("(1, 'x')", [1, "x"])
+    assert told["c"] == ("'red'", "red")
+    assert told["d"] == ("<built-in function print>", None)
+    assert told["e"] == ("inf", None)
+    assert told["f"] == ("None", None)
+    assert told["g"] == ("{'k': [1]}", {"k": [1]})
+
+
 def test_units_texts_and_groups_of_our_own_plans_are_told(registry: PlanRegistry) -> None:
     line = {parameter.name: parameter for parameter in registry["line_scan"].info.parameters}
     assert line["settle"].accepts == {"kind": "number", "units": "s", "min": 0}
