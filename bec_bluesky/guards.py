@@ -1,4 +1,4 @@
-"""What guards runs, as `profile.toml` says it: suspenders."""
+"""What guards runs and queues, as `profile.toml` says it: suspenders and interlocks."""
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bec_bluesky.errors import SettingsError, choices
 
-__all__ = ["PlanCall", "Suspender", "read_suspenders"]
+__all__ = ["Condition", "Interlock", "PlanCall", "Suspender", "read_interlocks", "read_suspenders"]
 
 _SUSPENDER_KEYS = {
     "below": ("limit", "resume_at"),
@@ -100,12 +100,91 @@ def read_suspenders(where: str, entries: Any) -> tuple[Suspender, ...]:
     return _read(where, "suspenders", entries, Suspender)
 
 
+class Condition(_Entry):
+    """What makes an interlock trip: one comparison of what a device reads."""
+
+    device: str
+    """Path of a device, or of a part of one."""
+    above: float | None = None
+    below: float | None = None
+    equals: str | float | bool | None = None
+    differs: str | float | bool | None = None
+
+    @model_validator(mode="after")
+    def _compares_once(self) -> Self:
+        if len(self._given) != 1:
+            raise ValueError("needs one of above, below, equals, differs")
+        return self
+
+    @property
+    def _given(self) -> list[tuple[str, Any]]:
+        values = [(each, getattr(self, each)) for each in ("above", "below", "equals", "differs")]
+        return [(name, value) for name, value in values if value is not None]
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether a value is a bad one; raises TypeError if it cannot be compared."""
+        ((name, other),) = self._given
+        match name:
+            case "above":
+                return not value <= other  # also what is no number (nan)
+            case "below":
+                return not value >= other
+            case "equals":
+                return bool(value == other)
+            case _:
+                return bool(value != other)
+
+    @property
+    def text(self) -> str:
+        """The comparison in words: `above 3`."""
+        ((name, other),) = self._given
+        words = {"equals": "equal to", "differs": "other than"}
+        return f"{words.get(name, name)} {other:g}" if isinstance(other, float) else f"{words[name]} {other!r}"
+
+
+class Interlock(_Entry):
+    """An entry `[[interlocks]]`: what is done when devices read what they must not, whatever runs."""
+
+    name: str
+    when: Annotated[list[Condition], Field(min_length=1)]
+    match: Literal["any", "all"] = "any"
+    """How many of the conditions make it trip."""
+    grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Seconds for which they must hold."""
+    action: Literal["pause", "pause_now", "stop_queue", "abort", "alarm"]
+    when_clear: Literal["resume", "start_queue", "none"] = "none"
+    clear_for: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Seconds for which it must be good again before it counts as clear."""
+    when_lost: Literal["trip", "ignore"] = "trip"
+    """What a device counts as that cannot be read."""
+    message: str = ""
+    enabled: bool = True
+
+    @model_validator(mode="after")
+    def _takes_back_what_it_did(self) -> Self:
+        possible = {"resume": ("pause", "pause_now"), "start_queue": ("stop_queue", "abort")}
+        if self.when_clear in possible and self.action not in possible[self.when_clear]:
+            wanted = " or ".join(possible[self.when_clear])
+            raise ValueError(f"when_clear = {self.when_clear!r} goes with action = {wanted}, not {self.action}")
+        return self
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+
+def read_interlocks(where: str, entries: Any) -> tuple[Interlock, ...]:
+    """Check `[[interlocks]]`; raises SettingsError that names the entry, what is wrong with it, and what may be."""
+    return _read(where, "interlocks", entries, Interlock)
+
+
 def _read(where: str, key: str, entries: Any, model: type[_Guard]) -> tuple[_Guard, ...]:
     if not isinstance(entries, list):
         raise SettingsError(f"{where}: {key} must be a list of tables: [[{key}]]")
     found: dict[str, _Guard] = {}
     for number, entry in enumerate(entries, 1):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # TOML's
-        place = f"{where}: [[{key}]] number {number}"
+        name = entry.get("name") or entry.get("signal") if isinstance(entry, dict) else ""  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # TOML's
+        place = f"{where}: [[{key}]] number {number}" + (f" ({name})" if name else "")
         try:
             one = model.model_validate(entry)
         except ValidationError as error:

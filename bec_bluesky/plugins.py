@@ -23,7 +23,7 @@ from typing import Any
 
 from bec_bluesky.errors import PlugInError, SettingsError, choices
 from bec_bluesky.fresh_modules import where_it_failed
-from bec_bluesky.guards import Suspender, read_suspenders
+from bec_bluesky.guards import Interlock, Suspender, read_interlocks, read_suspenders
 from bec_bluesky.log import logger
 from bec_bluesky.messages.queue import MAIN_QUEUE
 from bec_bluesky.settings import DEFAULT_PROFILE, Settings
@@ -46,7 +46,7 @@ __all__ = [
 
 _SETTINGS = frozenset(
     {"title", "hosted", "environment", "companions", "metadata", "metadata_schema", "device_servers", "queues"}
-    | {"queueserver", "worker", "suspenders"}
+    | {"queueserver", "worker", "suspenders", "interlocks"}
 )
 """What `profile.toml` may have."""
 KINDS = ("plans", "devices", "callbacks", "writers")
@@ -118,6 +118,8 @@ class Profile:
     worker: WorkerLimits = WorkerLimits()
     suspenders: tuple[Suspender, ...] = ()
     """What holds every plan while a signal is bad."""
+    interlocks: tuple[Interlock, ...] = ()
+    """What is done when devices read what they must not."""
 
 
 def read_rules(settings: Settings) -> dict[str, Any] | None:
@@ -176,6 +178,7 @@ def read_profile(settings: Settings) -> Profile:
         environment_is_open=_queueserver(path, content.get("queueserver", {})),
         worker=_worker(path, content.get("worker", {})),
         suspenders=read_suspenders(str(path), content.get("suspenders", [])),
+        interlocks=read_interlocks(str(path), content.get("interlocks", [])),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bec_bluesky.errors import SettingsError
-from bec_bluesky.guards import read_suspenders
+from bec_bluesky.guards import read_interlocks, read_suspenders
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,24 @@ def test_a_wrong_entry_is_told_with_its_remedy(entry: Any, text: str) -> None:
 
 
 def test_two_entries_of_one_name_are_told_apart_by_people_only_if_they_are_named() -> None:
-    with pytest.raises(SettingsError, match="number 2: there is one called 's' already"):
+    with pytest.raises(SettingsError, match=r"number 2 \(s\): there is one called 's' already"):
         read_suspenders("profile.toml", [{"signal": "s", "kind": "high"}, {"signal": "s", "kind": "low"}])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"when": []}, "when = "),
+        ({"when": [{"device": "gauge"}]}, "needs one of above, below, equals, differs"),
+        ({"when": [{"device": "gauge", "above": 1, "below": 2}]}, "needs one of above"),
+        ({"when": [{"device": "gauge", "over": 1}]}, "when.0.over"),
+        ({"action": "explode"}, "action = 'explode'"),
+        ({"action": "alarm", "when_clear": "resume"}, "goes with action = pause or pause_now, not alarm"),
+        ({"gracee": 1}, "no setting 'gracee': did you mean 'grace'"),
+    ],
+)
+def test_a_wrong_interlock_is_told_with_its_name_and_remedy(change: dict[str, Any], text: str) -> None:
+    entry = {"name": "vacuum", "when": [{"device": "gauge", "above": 1}], "action": "pause"}
+    with pytest.raises(SettingsError, match=text) as told:
+        read_interlocks("profile.toml", [entry | change])
+    assert "[[interlocks]] number 1 (vacuum)" in str(told.value)

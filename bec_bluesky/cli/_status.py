@@ -159,6 +159,8 @@ def _print_queues(queues: dict[str, ScanServerStatus]) -> None:
             typer.echo(f"waits: {status.waits_for}")
         if status.suspended:
             typer.echo(f"suspended: {status.suspended}")
+    for text in queues[MAIN_QUEUE].interlocks:
+        typer.echo(text)
     worker = queues[MAIN_QUEUE].worker
     if worker:
         typer.echo(f"worker: {worker}")

@@ -438,6 +438,8 @@ class ScanServerStatus(Message, frozen=True, kw_only=True, tag="scan_server_stat
     """For what the running item, or else the next one, waits (who holds its devices, a condition); empty: nothing."""
     suspended: str = ""
     """What holds the running plan (beam, shutter: see suspenders) until it is good again; empty: nothing."""
+    interlocks: list[str] = []
+    """Interlocks that are tripped, and by what, one sentence each; while any of them acts on queues, nothing begins."""
 
 
 class Lease(Message, frozen=True, kw_only=True, tag="lease"):

@@ -74,6 +74,7 @@ class Announcer:
             runs=list(self._pool.last_runs.get(name, ()) if activity is None else activity.runs),
             waits_for=self._keeper.waits_for(name) if activity is None else activity.waits_for,
             suspended="" if activity is None else activity.suspended,
+            interlocks=list(around.interlocks),
         )
 
     def changed(self) -> None:

@@ -29,13 +29,16 @@ class QueueKeeper:
         close_runs: Callable[[QueueItem, str], Awaitable[None]],
         finished: Callable[[QueueItem], None],
         changed: Callable[[], None],
+        forbidden: Callable[[], str],
     ) -> None:
+        """`forbidden` says why no item may begin now, whatever the queue; empty: it may."""
         self._store = store
         self._run = run
         self._has_worker = has_worker
         self._close_runs = close_runs
         self._finished = finished
         self._changed = changed
+        self._forbidden = forbidden
         self._events: asyncio.Queue[tuple[str, Event, asyncio.Future[QueueState] | None]] = asyncio.Queue()
         self._line: tuple[str, ...] = ()
         """Queues that wait for devices or a worker, the one that waits longest first."""
@@ -69,10 +72,10 @@ class QueueKeeper:
         step(self._with_room(queue), event)
 
     def waits_for(self, queue: str) -> str:
-        """Say who holds a device of the item that would run next; empty: it does not wait for any."""
+        """Say what keeps the item that would run next: an interlock, who holds its device; empty: neither does."""
         state = self._with_room(queue)
         item = next_to_run(state)
-        return "" if item is None else blocked(state, item)
+        return "" if item is None else self._forbidden() or blocked(state, item)
 
     async def settled(self) -> None:
         """Wait until every event so far is carried out."""
@@ -111,7 +114,7 @@ class QueueKeeper:
     def _with_room(self, queue: str) -> QueueState:
         """Give a queue's state with what is known from outside."""
         taken = taken_by_others(queue, self.states, self._line) if len(self.states) > 1 else {}
-        return replace(self.states[queue], has_worker=self._has_worker(), taken=taken)
+        return replace(self.states[queue], has_worker=self._has_worker() and not self._forbidden(), taken=taken)
 
     async def _carry_out(self, queue: str, state: QueueState, commands: tuple[Command, ...]) -> None:
         for command in commands:

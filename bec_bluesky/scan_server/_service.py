@@ -34,6 +34,7 @@ from bec_bluesky.scan_server._console import Console
 from bec_bluesky.scan_server._devices import DeviceBook
 from bec_bluesky.scan_server._environment import Environment
 from bec_bluesky.scan_server._history import HistoryReader
+from bec_bluesky.scan_server._interlocks import Interlocks
 from bec_bluesky.scan_server._keeper import QueueKeeper
 from bec_bluesky.scan_server._locks import Locks
 from bec_bluesky.scan_server._lost_runs import close_runs_of
@@ -152,7 +153,9 @@ class ScanServer(Service):
             close_runs=self._close_runs,
             finished=self._finished,
             changed=self.activity_changed,
+            forbidden=lambda: interlocks.forbids,
         )
+        interlocks = Interlocks(self.settings, keeper, self.pool, self.around, self.alarm, self.activity_changed)
         self._announcer = announcer = Announcer(store, keeper, self.pool, self.around)
         await self._take_up(store, keeper)
         locks, permissions = await self._load_surroundings()
@@ -174,7 +177,7 @@ class ScanServer(Service):
             history=history,
             announcer=announcer,
             new_items=NewItems(self.plans, self.devices, self.pool, metadata),
-            checks=(permissions.check, locks.check),
+            checks=(permissions.check, locks.check, interlocks.check),
             more={
                 SetEnvironment: environment.set,
                 LockAll: locks.lock,
@@ -203,6 +206,7 @@ class ScanServer(Service):
         self._spawn_owned(self._keep_lease(ownership), "lease")
         self._spawn_owned(self._requests.run(), "requests")
         self.spawn(self.devices.follow(self.bus), "devices")
+        self.spawn(interlocks.run(self.bus), "interlocks")
         self.spawn(self.console.run(self.bus), "console")
         self.spawn(history.keep_index(), "history index")
         self.spawn(commands.run(), "command log")

@@ -21,5 +21,7 @@ class Surroundings:
     tasks: int = 0
     tasks_revision: int = 0
     """Owner: TaskBook."""
+    interlocks: tuple[str, ...] = ()
+    """Those that are tripped. Owner: Interlocks."""
     plans_revision: int = 0
     """Owner: the service."""
