@@ -1,6 +1,7 @@
 """`log`: who asked the scan server for what, and what became of it; also when nothing runs."""
 
 import itertools
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,8 +21,10 @@ __all__ = ["log"]
 
 _LOOK_AGAIN = 0.5
 """Seconds between two looks at what is new."""
-_LONGEST = 100
-"""Letters of an argument list."""
+_LONGEST = 80
+"""Letters of what was asked."""
+_WIDE = 300
+"""Letters of a line where there is no terminal."""
 _MOST_OF_A_MOMENT = 10_000
 """Commands that are remembered as shown."""
 
@@ -74,7 +77,8 @@ def _print(commands: Iterable[Command], *, as_json: bool, has_title: bool = True
     for command in commands:
         table.add_row(*_row(command))
     if table.row_count:
-        Console(highlight=False, markup=False).print(table)
+        wide = None if sys.stdout.isatty() else _WIDE  # for grep: a command a line
+        Console(highlight=False, markup=False, width=wide).print(table)
 
 
 def _row(command: Command) -> tuple[str, ...]:
@@ -93,5 +97,5 @@ def _about(asked: dict[str, Any]) -> str:
     if call:
         given = [*map(str, asked.get("args", [])), *(f"{k}={v}" for k, v in asked.get("kwargs", {}).items())]
         call += f"({', '.join(given)})"
-    text = " ".join([call, *(f"{name}={value}" for name, value in rest.items())]).strip()
+    text = " ".join(" ".join([call, *(f"{name}={value}" for name, value in rest.items())]).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

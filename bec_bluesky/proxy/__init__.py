@@ -8,7 +8,7 @@ bluesky or ophyd before it is needed: protocols are matched by attributes.
 from bec_bluesky.proxy._claims import Holding
 from bec_bluesky.proxy._device import RemoteDevice
 from bec_bluesky.proxy._device_edits import DeviceEdits, EditReport
-from bec_bluesky.proxy._engine import prepare_engine
+from bec_bluesky.proxy._engine import NOT_DONE, prepare_engine
 from bec_bluesky.proxy._limits import limits_of
 from bec_bluesky.proxy._link import DeviceLink
 from bec_bluesky.proxy._panic import StopReport, stop_all
@@ -16,6 +16,7 @@ from bec_bluesky.proxy._status import RemoteStatus
 from bec_bluesky.proxy._subscription import value_of
 
 __all__ = [
+    "NOT_DONE",
     "DeviceEdits",
     "DeviceLink",
     "EditReport",

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from bec_bluesky.proxy._device import RemoteDevice
 from bec_bluesky.proxy._readahead import ReadAhead
+from bec_bluesky.proxy._status import RemoteStatus
 from bec_bluesky.proxy._step import register_step
 
 if TYPE_CHECKING:
     from bec_bluesky.proxy._link import DeviceLink
 
-__all__ = ["prepare_engine"]
+__all__ = ["NOT_DONE", "prepare_engine"]
+
+NOT_DONE = "not done: "
+"""Begins the notes of a `WaitForTimeoutError` that say what was waited for in vain."""
 
 
 def prepare_engine(RE: Any, link: "DeviceLink", *, read_ahead: bool = True) -> None:
@@ -24,7 +28,7 @@ def prepare_engine(RE: Any, link: "DeviceLink", *, read_ahead: bool = True) -> N
         raise ValueError("the link lives in another loop than the RunEngine: connect it with loop=RE.loop")
     RE.register_command("configure", _configure(RE))
     RE._status_object_completed = _completed(RE, RE._status_object_completed)
-    RE.register_command("wait", _wait(link, RE._command_registry["wait"]))
+    RE.register_command("wait", _wait(RE, link, RE._command_registry["wait"]))
     RE.register_command("monitor", _monitor(RE, RE._command_registry["monitor"]))
     if read_ahead:
         _read_ahead(RE, link)
@@ -67,11 +71,20 @@ def _completed(RE: Any, stock: Callable[..., None]) -> Callable[..., None]:
     return completed
 
 
-def _wait(link: "DeviceLink", stock: Any) -> Any:
+def _wait(RE: Any, link: "DeviceLink", stock: Any) -> Any:
+    from bluesky.run_engine import WaitForTimeoutError
+
     async def wait(msg: Any) -> Any:
         # send what is held, then wait as ever
         link.operations.flush()
-        return await stock(msg)
+        try:
+            return await stock(msg)
+        except WaitForTimeoutError as error:
+            group = msg.args[0] if msg.args else msg.kwargs["group"]
+            for status in RE._status_objs.get(group, ()):
+                if isinstance(status, RemoteStatus) and not status.done:
+                    error.add_note(f"{NOT_DONE}{status.told}")
+            raise
 
     wait.__doc__ = stock.__doc__
     return wait

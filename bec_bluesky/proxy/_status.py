@@ -47,6 +47,17 @@ class RemoteStatus:
         self._watchers: list[Watcher] = []
         self._progress: dict[str, Any] | None = None
 
+    @property
+    def told(self) -> str:
+        """What was asked for, and how far that is: `slow.set(9) is at 0.03 mm`."""
+        values = ", ".join(map(_written, self.args))
+        call = f"{self.device.path}.{self.verb}({values})"
+        at = None if self._progress is None else self._progress.get("current")
+        if self._done or at is None:
+            return call
+        unit = (self._progress or {}).get("unit") or ""
+        return f"{call} is at {at:.5g} {unit}".rstrip() if isinstance(at, int | float) else f"{call} is at {at}"
+
     # ── bluesky's protocol ──
 
     @property
@@ -170,3 +181,8 @@ class RemoteStatus:
         for watcher in tuple(self._watchers):
             with contextlib.suppress(Exception):  # a progress bar
                 watcher(**self._progress)
+
+
+def _written(value: Any) -> str:
+    item = getattr(value, "item", None)  # numpy's numbers show their type otherwise
+    return repr(item() if item is not None and getattr(value, "ndim", 1) == 0 else value)

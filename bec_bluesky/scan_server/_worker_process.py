@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -26,8 +27,10 @@ _LONGEST_START = 90.0
 """Seconds until a worker must be ready."""
 _OUTPUTS_KEPT = 20
 """Files with what workers printed; as many of task processes."""
-_TAIL = 2000
-"""Characters of it that are shown when a worker dies."""
+_TAIL = 10_000
+"""Bytes of its end that are looked at when a worker dies."""
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)')
+_LIBRARIES = ("site-packages", "/lib/python", "bec_bluesky/", "<frozen")
 
 
 class WorkerProcess:
@@ -222,7 +225,10 @@ class WorkerProcess:
         except OSError:
             return ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return f"; it said last: {lines[-1][:300]} (more in {self._output})" if lines else ""
+        if not lines:
+            return ""
+        said = _fatal_error(lines) or f"it said last: {lines[-1][:300]}"
+        return f"; {said} (more in {self._output})"
 
     def _open_output(self) -> int:
         """Open a file for what it prints: a file, not a pipe, so that it may print when this process is gone."""
@@ -233,3 +239,19 @@ class WorkerProcess:
         clock = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         self._output = directory / f"{clock}-{os.getpid()}-{self._number:04d}.out"
         return os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+
+def _fatal_error(lines: list[str]) -> str:
+    """Say of what Python tells when it crashes the error and the innermost line that is no library's."""
+    fatal = [number for number, line in enumerate(lines) if line.startswith("Fatal Python error: ")]
+    if not fatal:
+        return ""
+    error = lines[fatal[-1]].removeprefix("Fatal Python error: ")
+    begin = next((n for n, line in enumerate(lines) if n > fatal[-1] and line.startswith("Current thread")), fatal[-1])
+    for line in lines[begin + 1 :]:
+        frame = _FRAME.match(line)
+        if frame is None:
+            break
+        if not any(part in frame["file"] for part in _LIBRARIES):
+            return f"{error} ({frame['name']} in {Path(frame['file']).name}, line {frame['line']})"
+    return error

@@ -1,11 +1,12 @@
 """A scripted peer in the worker's place, for tests of the manager alone: it speaks the frames, and has no RunEngine.
 
 Its plans do what their names say: `quick`, `wait` (until it is controlled), `die`, `freeze`, `deaf` (ignores control),
-`exits`, `leak` (a gigabyte, then waits), `brief`, `late_check` (waits, after a check that takes a while), and `far`,
-which its check refuses. It starts in milliseconds.
+`exits`, `crash` (in C code), `leak` (a gigabyte, then waits), `brief`, `late_check` (waits, after a check that takes a
+while), and `far`, which its check refuses. It starts in milliseconds.
 """
 
 import argparse
+import ctypes
 import os
 import queue
 import signal
@@ -37,7 +38,7 @@ from bec_bluesky.messages.worker import (
     WorkerReady,
 )
 
-PLANS = ("quick", "wait", "die", "freeze", "deaf", "exits", "leak", "brief", "far", "slow_check", "late_check")
+PLANS = ("quick", "wait", "die", "freeze", "deaf", "exits", "crash", "leak", "brief", "far", "slow_check", "late_check")
 ENDINGS = {"finish": "completed", "skip": "stopped", "stop": "stopped", "abort": "aborted", "halt": "halted"}
 
 
@@ -122,6 +123,8 @@ class Peer:
                 kept = bytearray(b"x") * 10**9
                 self._controls.get()
                 del kept
+            case "crash":
+                ctypes.string_at(0)
             case "exits":
                 os.write(1, b"the last thing it said\n")
                 os._exit(3)

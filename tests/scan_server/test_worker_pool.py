@@ -117,7 +117,11 @@ async def test_the_spare_takes_over_at_once_and_checks_meanwhile(settings: Setti
         ("die", "the worker process was killed by signal 9"),
         ("exits", "the worker process exited with code 3; it said last: the last thing it said"),
         ("freeze", "the worker process was ended: it did not answer for 2 s"),
-        ("leak", "the worker process was ended: it had 1"),
+        (
+            "crash",
+            "the worker process was killed by signal 11 (SIGSEGV); Segmentation fault (act in scripted_worker.py",
+        ),
+        ("leak", "the worker process was ended: it had "),
     ],
 )
 async def test_a_worker_that_is_gone_is_said_with_its_reason_and_replaced(

@@ -8,6 +8,7 @@ from typing import Any
 from bluesky.utils import FailedStatus
 
 from bec_bluesky.errors import BecBlueskyError, DeviceServerLost
+from bec_bluesky.proxy import NOT_DONE, RemoteStatus
 
 __all__ = ["cause_of", "traceback_of"]
 
@@ -25,6 +26,9 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, BecBlueskyError):
         return text
     name = type(error).__name__
+    in_vain = [note.removeprefix(NOT_DONE) for note in getattr(error, "__notes__", ()) if note.startswith(NOT_DONE)]
+    if in_vain:
+        text = f"not done in time: {', '.join(sorted(in_vain))}"
     return (f"{name}: {text}" if text else name) + _place(error.__traceback__)
 
 
@@ -56,13 +60,8 @@ def _of_status(error: FailedStatus) -> str:
     verb = getattr(status, "verb", "")
     if not verb or not name:
         return why if not name or name in why else f"{name}: {why}"
-    values = ", ".join(map(_written, getattr(status, "args", ())))
-    return f"{name}.{verb}({values}) failed: {why}"
-
-
-def _written(value: Any) -> str:
-    item = getattr(value, "item", None)  # numpy's numbers show their type otherwise
-    return repr(item() if item is not None and getattr(value, "ndim", 1) == 0 else value)
+    asked = status.told if isinstance(status, RemoteStatus) else f"{name}.{verb}"
+    return f"{asked} failed: {why}"
 
 
 def _one_line(text: str) -> str:

@@ -120,14 +120,15 @@ def check(
             text = f"{item.plan}, {place}: {error}" if place else f"{item.plan}: {error}"
             failure = tell(RefusedError(text, "limits"), device=simulation.culprit)
             return Checked(failure=failure, devices=simulation.touched)
-        return Checked(failure=_bad_argument(item, error), devices=simulation.touched)
+        return Checked(failure=_bad_argument(item, error, has_begun=True), devices=simulation.touched)
     finally:
         plan.close()
     return Checked(points=simulation.points, devices=simulation.touched)
 
 
-def _bad_argument(item: QueueItem, error: Exception) -> Failure:
-    refusal = RefusedError(f"{item.plan} does not accept these arguments: {cause_of(error)}", "bad_argument")
+def _bad_argument(item: QueueItem, error: Exception, *, has_begun: bool = False) -> Failure:
+    what = "fails when it is tried out with these arguments" if has_begun else "does not accept these arguments"
+    refusal = RefusedError(f"{item.plan} {what}: {cause_of(error)}", "bad_argument")
     refusal.__cause__ = error
     return tell(refusal)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -74,6 +75,18 @@ def to_the_peak(detector, motor):
                 return position
             position += 0.1
     return (yield from inner())
+
+
+def moves_in_time(motor, target, timeout):
+    \"\"\"Move, and give up.\"\"\"
+    yield from bps.mv(motor, target, timeout=timeout)
+
+
+def has_a_mistake(motor):
+    \"\"\"Fail at a line of its own.\"\"\"
+    yield from bps.mv(motor, 0)
+    if motor.name:
+        {}["nokey"]
 
 
 def asks_a_person():
@@ -373,6 +386,20 @@ async def test_a_plan_that_asks_at_a_terminal_is_refused_and_takes_no_silence_fo
     done = await bench.done(await bench.run("asks_a_person"))
     assert done.result.exit_status == "failed"
     assert "no terminal" in done.result.reason
+
+
+async def test_a_failure_is_told_with_device_wanted_seen_and_place(bench: Worker) -> None:
+    done = await bench.done(await bench.run("moves_in_time", "slow", 7.5, 0.3))
+    told = (
+        r"WaitForTimeoutError: not done in time: slow\.set\(7\.5\) is at -?[\d.e-]+.*\(moves_in_time in .*, line \d+\)"
+    )
+    assert re.fullmatch(told, done.result.reason), done.result.reason
+    failure = (await check(bench, "has_a_mistake", "samx")).failure
+    assert failure is not None
+    assert failure.text.startswith("has_a_mistake fails when it is tried out with these arguments: KeyError: 'nokey' (")
+    assert "line " in failure.text
+    done = await bench.done(await bench.run("mv", "slow", "far"))
+    assert done.result.reason.startswith("TypeError: slow moves to a number")
 
 
 async def test_a_position_outside_of_the_limits_is_told_with_its_point(bench: Worker) -> None:
