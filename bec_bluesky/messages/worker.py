@@ -200,6 +200,8 @@ class TaskEnded(Message, frozen=True, kw_only=True, tag="task_ended"):
     """Whether it is a script of which something is to be kept."""
     memory: int = 0
     """Bytes that the process has resident."""
+    is_spoiled: bool = False
+    """Whether the process cannot run another task as it should, since this one closed or replaced its output."""
 
 
 FromWorker = (

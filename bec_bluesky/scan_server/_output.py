@@ -3,12 +3,13 @@
 import contextlib
 import ctypes
 import io
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["flush_output", "printing_nothing", "write_lines_at_once"]
+__all__ = ["StandardOutput", "flush_output", "printing_nothing", "write_lines_at_once"]
 
 _LINE_BUFFERED = 1
 """`_IOLBF` of C."""
@@ -26,6 +27,30 @@ class _Output:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class StandardOutput:
+    """The standard streams as they were when this was made."""
+
+    def __init__(self) -> None:
+        self._streams = sys.stdout, sys.stderr
+        self._files = self._open_files()
+
+    def restore(self) -> bool:
+        """Put them back where others stand in their place; gives whether they can be written to as before."""
+        sys.stdout, sys.stderr = self._streams
+        return not any(stream.closed for stream in self._streams) and self._open_files() == self._files
+
+    def _open_files(self) -> list[tuple[int, int] | None]:
+        return [_identity(descriptor) for descriptor in (1, 2)]
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def write_lines_at_once() -> None:

@@ -283,8 +283,9 @@ class TaskRunner:
             reason = job.end_reason
         if message.defines and not reason:
             reason = await self._keep(job, lane)
-        if message.memory > _LARGEST_PROCESS:
-            _log.info("a task process has %d bytes of memory: it is replaced", message.memory)
+        if message.memory > _LARGEST_PROCESS or message.is_spoiled:
+            why = "its output was closed" if message.is_spoiled else f"it has {message.memory} bytes of memory"
+            _log.info("a task process is replaced: %s", why)
             lane.is_leaving = True
         lane.job = None
         await self._close(

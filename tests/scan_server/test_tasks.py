@@ -195,6 +195,14 @@ def test_a_script_that_exits_is_not_its_process(live: LiveScanServer) -> None:
     assert function(live, "process").value == pid
 
 
+@pytest.mark.parametrize("text", ["import sys; sys.stdout.close()", "import os; os.close(1)"])
+def test_a_script_that_closes_its_output_does_not_spoil_that_of_the_next(live: LiveScanServer, text: str) -> None:
+    assert script(live, text).state == "completed"
+    assert script(live, "print('here')").output == "here\n"
+    assert script(live, "import io, sys; sys.stdout = io.StringIO()").state == "completed"
+    assert script(live, "print('there')").output == "there\n"
+
+
 def test_a_script_cannot_run_plans_itself(live: LiveScanServer) -> None:
     assert "add them to the queue" in script(live, "RE(talkative())").reason
 

@@ -79,9 +79,10 @@ def test_every_task_ends_whatever_happens_to_it(live: LiveScanServer, seed: int)
     assert live.status().tasks == 0
     live.until(lambda: len(live.ended(100)) == items)
     assert {item.result.exit_status for item in live.ended(100) if item.result is not None} <= {"completed"}
-    pid = live.ask(RunFunction(name="nap", args=[0])).task_id
-    live.until(lambda: shown(pid).state == "completed")
-    process = shown(pid).value
+    last = live.ask(RunFunction(name="nap", args=[0])).task_id
+    live.until(lambda: shown(last).state != "running")
+    assert shown(last).reason == ""
+    process = shown(last).value
     os.kill(process, signal.SIGSTOP)
     os.kill(process, signal.SIGKILL)
     again = live.ask(RunFunction(name="nap", args=[0])).task_id

@@ -36,7 +36,7 @@ from bec_bluesky.messages.worker import (
     WorkerReady,
 )
 from bec_bluesky.scan_server._frames import frame
-from bec_bluesky.scan_server._output import flush_output
+from bec_bluesky.scan_server._output import StandardOutput, flush_output
 from bec_bluesky.scan_server.worker._cause import cause_of, traceback_of
 from bec_bluesky.scan_server.worker._crossing import crossing
 from bec_bluesky.scan_server.worker._scripts import Scripts
@@ -75,7 +75,7 @@ class TaskProcess:
         """Id of the task whose code runs now, so that it can be interrupted; empty: none."""
         self._unwanted = ""
         """Id of the task that is to end."""
-        self._is_ending = False
+        self._output = StandardOutput()
         self._namespace: dict[str, Any] = {}
         self._scripts = Scripts(self._namespace)
 
@@ -111,7 +111,7 @@ class TaskProcess:
     def _run(self, job: RunTask) -> TaskEnded:
         ended = self._carried_out(job)
         flush_output()
-        return msgspec.structs.replace(ended, memory=_memory())
+        return msgspec.structs.replace(ended, memory=_memory(), is_spoiled=not self._output.restore())
 
     def _carried_out(self, job: RunTask) -> TaskEnded:
         ended = TaskEnded(task_id=job.task_id)
