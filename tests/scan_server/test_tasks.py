@@ -195,6 +195,7 @@ def test_a_script_that_exits_is_not_its_process(live: LiveScanServer) -> None:
     assert function(live, "process").value == pid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["import sys; sys.stdout.close()", "import os; os.close(1)"])
 def test_a_script_that_closes_its_output_does_not_spoil_that_of_the_next(live: LiveScanServer, text: str) -> None:
     assert script(live, text).state == "completed"
@@ -328,6 +329,7 @@ def test_a_plan_that_a_script_defines_is_run_until_the_environment_is_closed(liv
     assert script(live, "dune").reason.startswith("NameError")
 
 
+@pytest.mark.slow
 def test_an_item_that_comes_while_workers_take_up_a_script_runs_then(live: LiveScanServer, tmp_path: Path) -> None:
     flag, go = tmp_path / "seen", tmp_path / "go"
     text = f"""

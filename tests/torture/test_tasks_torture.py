@@ -1,5 +1,6 @@
 """Tasks, ends and kills at random: every task ends, the queue goes on, and no process is left."""
 
+import contextlib
 import os
 import random
 import signal
@@ -60,7 +61,7 @@ def test_every_task_ends_whatever_happens_to_it(live: LiveScanServer, seed: int)
     def shown(task_id: str) -> Task:
         return live.ask(GetTasks(task_ids=[task_id])).tasks[0]
 
-    for number in range(25):
+    for number in range(20):
         what = chance.random()
         if what < 0.5:
             asked = RunScript(script=chance.choice(SCRIPTS).replace("{n}", str(number)))
@@ -75,6 +76,8 @@ def test_every_task_ends_whatever_happens_to_it(live: LiveScanServer, seed: int)
         else:
             live.ask(AddItem(plan="sleep", args=[0], start=True))
             items += 1
+    with contextlib.suppress(TimeoutError):  # many processes start, one after the other: on a busy machine that takes
+        live.until(lambda: all(shown(task_id).state != "running" for task_id in begun))
     live.until(lambda: all(shown(task_id).state != "running" for task_id in begun))
     assert live.status().tasks == 0
     live.until(lambda: len(live.ended(100)) == items)
