@@ -45,7 +45,7 @@ SCRIPTS = (
 @pytest.fixture
 def live(redis_settings: Settings, tmp_path: Path) -> Iterator[LiveScanServer]:
     profile = make_profile(tmp_path / "profile", STARTUP)
-    settings = redis_settings.with_(beamline="torture-tasks", data_dir=tmp_path / "data", profile=profile)
+    settings = redis_settings.with_(beamline=tmp_path.name, data_dir=tmp_path / "data", profile=profile)
     with live_scan_server(settings) as live:
         yield live
 
