@@ -1,4 +1,7 @@
-"""Requests to the scan server, queue items, and what it says of itself."""
+"""Requests to the scan server, and what it says of itself.
+
+Items, the history and plans are described in modules beside this one; they are given here too.
+"""
 
 from typing import Any, Literal
 
@@ -23,6 +26,9 @@ from bec_bluesky.messages.around_queue import (
     Unlock,
 )
 from bec_bluesky.messages.common import Failure, Message
+from bec_bluesky.messages.history import GetHistory, History
+from bec_bluesky.messages.items import ExitStatus, ItemDone, ItemResult, QueueItem
+from bec_bluesky.messages.plans import Parameter, PlanInfo
 
 __all__ = [
     "MAIN_QUEUE",
@@ -70,61 +76,6 @@ RunAction = Literal["pause", "pause_now", "resume", "finish", "skip", "stop", "a
 finish: close the run after the point under way, clean up; it counts as a success
 skip: end it as by `stop`; the queue goes on with the next item in any case
 """
-ExitStatus = Literal["completed", "failed", "stopped", "aborted", "halted", "unknown"]
-
-
-class ItemResult(Message, frozen=True, kw_only=True, tag="item_result"):
-    """How an item ended."""
-
-    exit_status: ExitStatus
-    run_uids: list[str] = []
-    scan_ids: list[int] = []
-    time_start: float = 0.0
-    time_stop: float = 0.0
-    reason: str = ""
-    """One sentence of cause; empty when it completed by itself."""
-    traceback: str = ""
-    ended_by: Literal["", "finish", "skip", "stop", "abort", "halt"] = ""
-    """What somebody asked for that ended it; empty: it ended by itself."""
-
-
-class QueueItem(Message, frozen=True, kw_only=True, tag="queue_item"):
-    """A plan with its arguments, as it waits, runs and is remembered."""
-
-    item_id: str
-    plan: str
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    metadata: dict[str, Any] = {}
-    """Goes into the start document (`RE(plan, **metadata)`)."""
-    user: str = ""
-    title: str = ""
-    note: str = ""
-    kind: str = "plan"
-    """plan or instruction (then `plan` is its name: at a `queue_stop` the queue stops; `wait` has it wait)."""
-    added: float = 0.0
-    state: Literal["waiting", "held", "running", "done"] = "waiting"
-    held: str = ""
-    """Why it is held; empty otherwise."""
-    sample: str = ""
-    goes_back: bool = False
-    """Whether it goes back to the front of the queue, as a new item, if it fails, is aborted or halted."""
-    is_immediate: bool = False
-    """Whether it runs past the queue."""
-    repeats: str = ""
-    """Id of the item that it repeats."""
-    properties: dict[str, Any] = {}
-    """Room for what other interfaces attach to an item."""
-    result: ItemResult | None = None
-    queue: str = ""
-    """The queue in which it waits, runs or ran; empty: the main one."""
-
-    def __repr__(self) -> str:
-        """Say at a prompt what became of it; its fields have the rest, pages of traceback among them."""
-        if self.result is None:
-            return f"<{self.plan} {self.item_id}: {self.state}>"
-        reason = f", {self.result.reason}" if self.result.reason else ""
-        return f"<{self.plan} {self.item_id}: {self.result.exit_status}{reason}>"
 
 
 # ── requests: what a client may ask ───────────────────────────────────────────────────────────────
@@ -266,33 +217,6 @@ class GetStatus(Message, frozen=True, kw_only=True, tag="get_status"):
     """Ask for ScanServerStatus."""
 
 
-class GetHistory(Message, frozen=True, kw_only=True, tag="get_history"):
-    """Ask for finished items, newest first."""
-
-    limit: int = 50
-    before: str | None = None
-    """Cursor: the `next` of an earlier answer."""
-    text: str = ""
-    """Words that are all found, whatever their case, in plan, title, note, sample, user, the reason why it ended, or
-    words among the arguments (names of devices)."""
-    plan: str = ""
-    user: str = ""
-    sample: str = ""
-    status: str = ""
-    """An ExitStatus."""
-    queue: str = ""
-    """The queue in which it ran, `main` for the main one; empty: any."""
-    item_id: str = ""
-    """The beginning of its id."""
-    run_uid: str = ""
-    """The beginning of the uid of a run that it opened."""
-    scan_id: int | None = None
-    """The scan number of a run that it opened."""
-    since: float | None = None
-    until: float | None = None
-    """Bounds of the time at which items ended."""
-
-
 RequestBody = (
     AddItem
     | AddItems
@@ -370,14 +294,6 @@ class Queue(Message, frozen=True, kw_only=True, tag="queue"):
     running: QueueItem | None = None
 
 
-class History(Message, frozen=True, kw_only=True, tag="history"):
-    """Finished items, newest first."""
-
-    items: list[QueueItem]
-    next: str | None = None
-    total: int = 0
-
-
 class Progress(Message, frozen=True, kw_only=True, tag="progress"):
     """How far the running plan is; what is not known is absent."""
 
@@ -453,12 +369,6 @@ class Lease(Message, frozen=True, kw_only=True, tag="lease"):
     """How often."""
 
 
-class ItemDone(Message, frozen=True, kw_only=True, tag="item_done"):
-    """An item ended (stream `queue:done`)."""
-
-    item: QueueItem
-
-
 class Reply(Message, frozen=True, kw_only=True, tag="reply"):
     """The answer to a Request: a body, or a failure."""
 
@@ -478,38 +388,6 @@ class Reply(Message, frozen=True, kw_only=True, tag="reply"):
         | None
     ) = None
     failure: Failure | None = None
-
-
-# ── plans ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Parameter(Message, frozen=True, kw_only=True, tag="parameter"):
-    """One parameter of a plan, as data."""
-
-    name: str
-    kind: Literal["positional_only", "positional_or_keyword", "var_positional", "keyword_only", "var_keyword"]
-    annotation: str = ""
-    """As written, for people."""
-    accepts: dict[str, Any] | None = None
-    """What a value must be, as data: see `scan_server`'s plan description; none: anything."""
-    has_default: bool = False
-    default: str = ""
-    """repr of the default."""
-    default_value: Any = None
-    """The default as data; None also if it has no form as data: then `default` says what it is."""
-    text: str = ""
-
-
-class PlanInfo(Message, frozen=True, kw_only=True, tag="plan_info"):
-    """A plan that may be asked for, described without importing it."""
-
-    name: str
-    module: str
-    summary: str = ""
-    text: str = ""
-    parameters: list[Parameter] = []
-    properties: dict[str, Any] = {}
-    """What `parameter_annotation_decorator` of bluesky-queueserver says of the parameters, and other plain data."""
 
 
 def _freeze() -> None:
