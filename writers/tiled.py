@@ -148,6 +148,7 @@ class TiledWriter(RunCallback):
     """
 
     required: ClassVar[bool] = True
+    is_offline: ClassVar[bool] = False
 
     def __init__(
         self,

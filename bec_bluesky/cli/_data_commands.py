@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bec_bluesky import plugins
 from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, ProfileDirectory, settings_of
-from bec_bluesky.documents import Run, Runs, read_documents, replay
+from bec_bluesky.documents import Run, Runs, read_documents, replay, upgraded
 from bec_bluesky.settings import Settings
 
 __all__ = ["data_app"]
@@ -149,7 +149,9 @@ def _replay(settings: Settings, path: Path, only: list[str] | None, directory: P
         if hasattr(product, "path"):
             typer.echo(f"{product.writer}: {product.path}")
 
-    runs = replay(settings, read_documents(path), emit=take, only=only, directory=directory, at_speed=at_speed)
+    runs = replay(
+        settings, upgraded(read_documents(path)), emit=take, only=only, directory=directory, at_speed=at_speed
+    )
     counts = ", ".join(f"{number} {name}" for name, number in sorted(made.items())) or "nothing"
     typer.echo(f"{len(runs)} runs: {counts}")
     return 0

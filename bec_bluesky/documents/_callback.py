@@ -37,6 +37,8 @@ class RunCallback:
 
     required: ClassVar[bool] = False
     """Whether a run's documents must be kept until this callback has stored them."""
+    is_offline: ClassVar[bool] = True
+    """Whether it works without a running system, so that stored documents can be replayed through it anywhere."""
 
     def __init__(self, *, emit: Emit | None = None) -> None:
         self.emit: Emit = emit or _nobody

@@ -25,13 +25,15 @@ def replay(
     only: Collection[str] | None = None,
     directory: Path | None = None,
     at_speed: bool = False,
+    offline: bool = False,
     timeout: float = 60.0,
 ) -> list[str]:
     """Feed documents to the callbacks that `profile.toml` hosts (`only` those named); give the uids of the runs.
 
     `emit` gets what they make. `directory` takes the place of `{files_dir}`. `at_speed` keeps the time between
-    documents as it was. Raises RefusedError for a name that the profile does not have, and if a writer has not stored
-    a run within `timeout` seconds; errors of callbacks pass through.
+    documents as it was. `offline` leaves out those that need a running system, unless `only` names them. Raises
+    RefusedError for a name that the profile does not have, and if a writer has not stored a run within `timeout`
+    seconds; errors of callbacks pass through.
     """
     plugins.mount(settings)
     profile = plugins.read_profile(settings)
@@ -46,9 +48,10 @@ def replay(
         for hosted in profile.hosted
         if only is None or hosted.name in only
     ]
+    fed = [callback for callback in callbacks if callback.is_offline or only is not None or not offline]
     try:
-        runs = _feed(callbacks, documents, at_speed=at_speed)
-        _wait_until_stored(callbacks, runs, timeout)
+        runs = _feed(fed, documents, at_speed=at_speed)
+        _wait_until_stored(fed, runs, timeout)
         return runs
     finally:
         for callback in callbacks:
