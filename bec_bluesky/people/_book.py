@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import re
 import secrets
 import time
 import uuid
@@ -14,6 +13,8 @@ from typing import TypeVar
 import msgspec
 
 from bec_bluesky.errors import BadArgumentError, SettingsError, choices
+from bec_bluesky.log import logger
+from bec_bluesky.people._content import Content, check_name, read_content
 from bec_bluesky.people._principals import INHERIT, SINGLE_USER, ApiKey, Principal, Session, User
 from bec_bluesky.people._roles import ROLES, default_group, role_named
 from bec_bluesky.people._secrets import Token, hash_password, hash_secret, is_password, read_token, sign_token
@@ -21,6 +22,7 @@ from bec_bluesky.private_file import write_private
 
 __all__ = ["ACCESS_TIME", "PROVIDER", "REFRESH_TIME", "PeopleBook"]
 
+_log = logger(__name__)
 PROVIDER = "local"
 """Who says that somebody is who they are: this book."""
 ACCESS_TIME = 15 * 60.0
@@ -31,16 +33,9 @@ _FIRST = 8
 _LONGEST_NOTE = 255
 _LONGEST_LIFE = 100 * 365 * 86_400
 """Seconds."""
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}")
+_MOST_SESSIONS = 100
+"""Of one user; the oldest end when more are begun."""
 T = TypeVar("T")
-
-
-class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    secret: str
-    """Signs tokens."""
-    users: tuple[User, ...] = ()
-    keys: tuple[ApiKey, ...] = ()
-    sessions: tuple[Session, ...] = ()
 
 
 class PeopleBook:
@@ -48,12 +43,14 @@ class PeopleBook:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._content = _Content(secret="")
+        self._content = Content(secret="")
         self._seen: tuple[int, int, int] | None = None
         """Which file was read: inode, size, time of change."""
         self._keys: dict[str, ApiKey] = {}
         """By the hash of the secret."""
         self._used: dict[str, float] = {}
+        self._told = ""
+        """What was logged last about a spoiled file."""
 
     def load(self) -> None:
         """Read the file, if there is one; raises SettingsError if it cannot be read or is no such book."""
@@ -62,15 +59,26 @@ class PeopleBook:
             seen = (state.st_ino, state.st_size, state.st_mtime_ns)
             if seen == self._seen:
                 return
-            content = msgspec.json.decode(self.path.read_bytes(), type=_Content)
+            content = read_content(self.path)
         except FileNotFoundError:
-            self._take(_Content(secret=""), None)
+            self._take(Content(secret=""), None)
             return
-        except (OSError, msgspec.MsgspecError) as error:
-            raise SettingsError(f"{self.path} is no book of people ({error}): repair it, or delete it") from error
+        except OSError as error:
+            raise SettingsError(f"{self.path} is no book of people ({error})") from error
         self._take(content, seen)
 
-    def _take(self, content: _Content, seen: tuple[int, int, int] | None) -> None:
+    def _load_if_well(self) -> None:
+        """Read the file; one that somebody spoiled shuts nobody out: what was read before holds."""
+        try:
+            self.load()
+        except SettingsError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                _log.warning("%s; until then what was read before holds", error)
+        else:
+            self._told = ""
+
+    def _take(self, content: Content, seen: tuple[int, int, int] | None) -> None:
         self._content, self._seen = content, seen
         self._keys = {key.hashed: key for key in content.keys}
 
@@ -78,8 +86,7 @@ class PeopleBook:
 
     def who(self, secret: str) -> Principal | None:
         """Give who shows this key or access token, if it is a living one of somebody who is still here."""
-        with contextlib.suppress(SettingsError):  # a file that somebody spoils shuts nobody out
-            self.load()
+        self._load_if_well()
         key = self._keys.get(hash_secret(secret))
         if key is not None:
             owner = self.named(key.owner) if _is_alive(key.expires) else None
@@ -101,7 +108,7 @@ class PeopleBook:
     @property
     def users(self) -> tuple[User, ...]:
         """Everybody, in the order of their names."""
-        self.load()
+        self._load_if_well()
         return tuple(sorted(self._content.users, key=lambda user: user.name))
 
     # ── users ──
@@ -110,13 +117,12 @@ class PeopleBook:
         self, name: str, role: str, *, group: str | None = None, password: str | None = None, note: str = ""
     ) -> User:
         """Add somebody; raises BadArgumentError for names that are taken or no names, and roles that are none."""
-        if not _NAME.fullmatch(name) or name.startswith("UNAUTHENTICATED"):
-            raise BadArgumentError(f"{name!r} is no name: 1 to 64 letters, digits and _ . @ + -")
+        check_name(name)
         role = role_named(role)
         kept = None if password is None else hash_password(password)
         user = User(name, role, group or default_group(role), kept, note)
 
-        def change(content: _Content) -> tuple[_Content, User]:
+        def change(content: Content) -> tuple[Content, User]:
             if any(each.name == name for each in content.users):
                 raise BadArgumentError(f"there is a {name!r} already")
             return msgspec.structs.replace(content, users=(*content.users, user)), user
@@ -128,7 +134,7 @@ class PeopleBook:
         role = None if role is None else role_named(role)
         kept = None if password is None else hash_password(password)
 
-        def change(content: _Content) -> tuple[_Content, User]:
+        def change(content: Content) -> tuple[Content, User]:
             before = _known(content, name)
             after = msgspec.structs.replace(
                 before,
@@ -145,9 +151,9 @@ class PeopleBook:
     def remove(self, name: str) -> None:
         """Take somebody out, with their keys and sessions."""
 
-        def change(content: _Content) -> tuple[_Content, None]:
+        def change(content: Content) -> tuple[Content, None]:
             gone = _known(content, name)
-            return _Content(
+            return Content(
                 content.secret,
                 tuple(each for each in content.users if each is not gone),
                 tuple(each for each in content.keys if each.owner != name),
@@ -179,7 +185,7 @@ class PeopleBook:
             expires=None if lifetime is None else time.time() + lifetime,
         )
 
-        def change(content: _Content) -> tuple[_Content, ApiKey]:
+        def change(content: Content) -> tuple[Content, ApiKey]:
             return msgspec.structs.replace(content, keys=(*content.keys, key)), key
 
         return self._change(change), secret
@@ -190,13 +196,13 @@ class PeopleBook:
 
     def keys_of(self, owner: str) -> list[ApiKey]:
         """Give somebody's living keys."""
-        self.load()
+        self._load_if_well()
         return [key for key in self._content.keys if key.owner == owner and _is_alive(key.expires)]
 
     def revoke_key(self, owner: str, first_eight: str) -> bool:
         """Take a key away; False if its owner has none that begins so."""
 
-        def change(content: _Content) -> tuple[_Content, bool]:
+        def change(content: Content) -> tuple[Content, bool]:
             kept = tuple(key for key in content.keys if key.owner != owner or key.first_eight != first_eight[:_FIRST])
             return msgspec.structs.replace(content, keys=kept), len(kept) < len(content.keys)
 
@@ -205,7 +211,10 @@ class PeopleBook:
     # ── sessions ──
 
     def log_in(self, name: str, password: str) -> Session | None:
-        """Begin a session, if that is the password; takes some 50 ms, which is why it belongs into a thread."""
+        """Begin a session, if that is the password; takes some 50 ms, which is why it belongs into a thread.
+
+        Raises SettingsError if the file is spoiled: sessions are kept there.
+        """
         self.load()
         user = next((user for user in self._content.users if user.name == name), None)
         if not is_password(password, None if user is None else user.password):
@@ -213,8 +222,11 @@ class PeopleBook:
         now = time.time()
         session = Session(uuid.uuid4().hex, name, now, now + _SESSION_TIME)
 
-        def change(content: _Content) -> tuple[_Content, Session]:
-            return msgspec.structs.replace(content, sessions=(*content.sessions, session)), session
+        def change(content: Content) -> tuple[Content, Session]:
+            own = [each for each in content.sessions if each.owner == name]
+            ended = own[: max(0, len(own) + 1 - _MOST_SESSIONS)]
+            kept = tuple(each for each in content.sessions if each not in ended)
+            return msgspec.structs.replace(content, sessions=(*kept, session)), session
 
         return self._change(change)
 
@@ -228,18 +240,18 @@ class PeopleBook:
 
     def session_to_refresh(self, refresh_token: str) -> Session | None:
         """Give the session that a refresh token is of, if that goes on."""
-        self.load()
+        self._load_if_well()
         return self._session_of(refresh_token, "refresh")
 
     def sessions_of(self, owner: str) -> list[Session]:
         """Give somebody's sessions."""
-        self.load()
+        self._load_if_well()
         return [each for each in self._content.sessions if each.owner == owner and _is_alive(each.expires)]
 
     def end_session(self, owner: str, session_id: str) -> bool:
         """End somebody's session, whose tokens then open nothing; False if they have no such session."""
 
-        def change(content: _Content) -> tuple[_Content, bool]:
+        def change(content: Content) -> tuple[Content, bool]:
             kept = tuple(each for each in content.sessions if each.owner != owner or each.id != session_id)
             return msgspec.structs.replace(content, sessions=kept), len(kept) < len(content.sessions)
 
@@ -255,7 +267,7 @@ class PeopleBook:
 
     # ── the file ──
 
-    def _change(self, change: Callable[[_Content], tuple[_Content, T]]) -> T:
+    def _change(self, change: Callable[[Content], tuple[Content, T]]) -> T:
         """Read, change and write, with no other process in between."""
         with self._locked():
             self.load()
@@ -277,14 +289,14 @@ class PeopleBook:
             yield
 
 
-def _known(content: _Content, name: str) -> User:
+def _known(content: Content, name: str) -> User:
     for user in content.users:
         if user.name == name:
             return user
     raise BadArgumentError(f"nobody is called {name!r}: {choices(name, [user.name for user in content.users])}")
 
 
-def _without_the_dead(content: _Content) -> _Content:
+def _without_the_dead(content: Content) -> Content:
     return msgspec.structs.replace(
         content,
         keys=tuple(key for key in content.keys if _is_alive(key.expires)),

@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 from bec_bluesky.errors import BadArgumentError, choices
 
-__all__ = ["ALL_SCOPES", "ROLES", "STOPPING", "default_group", "role_named"]
+__all__ = ["ALL_SCOPES", "ROLES", "STOPPING", "checked_role", "default_group", "role_named"]
 
 _READ = frozenset(
     f"read:{name}"
@@ -35,10 +35,14 @@ _OTHER_NAMES = {"expert": "staff", "advanced": "user"}
 
 def role_named(name: str) -> str:
     """Give the role of that name; raises BadArgumentError if there is none."""
-    role = _OTHER_NAMES.get(name, name)
-    if role not in ROLES:
+    return checked_role(_OTHER_NAMES.get(name, name))
+
+
+def checked_role(name: str) -> str:
+    """Give a role as it is kept; raises BadArgumentError for any other name."""
+    if name not in ROLES:
         raise BadArgumentError(f"no role {name!r}: {choices(name, ROLES)}")
-    return role
+    return name
 
 
 def default_group(role: str) -> str:

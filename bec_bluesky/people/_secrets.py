@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 import time
 
@@ -10,10 +11,11 @@ import msgspec
 
 from bec_bluesky.errors import BadArgumentError
 
-__all__ = ["Token", "hash_password", "hash_secret", "is_password", "read_token", "sign_token"]
+__all__ = ["Token", "hash_password", "hash_secret", "is_hash_of_password", "is_password", "read_token", "sign_token"]
 
 _N, _R, _P = 2**14, 8, 1
 """Cost of scrypt: 16 MB and some 50 ms a try."""
+_HASH = re.compile(rf"scrypt\${_N}\${_R}\${_P}\$[0-9a-f]{{32}}\$[0-9a-f]{{64}}")
 _SHORTEST = 8
 _LONGEST = 1024
 
@@ -41,6 +43,11 @@ def is_password(password: str, kept: str | None) -> bool:
     _, n, r, p, salt, wanted = kept.split("$")
     found = _scrypt(password, bytes.fromhex(salt), int(n), int(r), int(p))
     return hmac.compare_digest(found, bytes.fromhex(wanted))
+
+
+def is_hash_of_password(kept: str) -> bool:
+    """Whether a text is as `hash_password` writes it."""
+    return _HASH.fullmatch(kept) is not None
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:

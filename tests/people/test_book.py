@@ -129,6 +129,42 @@ def test_a_spoiled_file_is_told_and_shuts_nobody_out_who_was_in(book: PeopleBook
     assert book.path.read_text() == '{"users": ['
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "line", "words"),
+    [
+        ('"role": "user"', '"role": "usr"', 6, "no role 'usr': did you mean 'user'"),
+        ('"password": "scrypt', '"password": "my dog', 8, "no hash"),
+        ('"note": ""', '"remark": ""', 4, "unknown field `remark`"),
+        ('"group": "primary",', '"group": "primary"', 8, "JSON is malformed"),
+        ('"group": "primary",', '"group": 5,', 7, "Expected `str`, got `int`"),
+        ('"name": "ann"', '"name": "no name"', 5, "'no name' is no name"),
+        ('"secret": "', '"secret": "z', 2, "not hexadecimal"),
+    ],
+)
+def test_an_edit_by_hand_that_makes_no_sense_is_told_with_its_line(
+    book: PeopleBook, before: str, after: str, line: int, words: str
+) -> None:
+    book.add("ann", "user", password="correct horse")
+    text = book.path.read_text()
+    assert before in text
+    book.path.write_text(text.replace(before, after, 1))
+    with pytest.raises(SettingsError, match=f"line {line}: .*{words}"):
+        PeopleBook(book.path).load()
+    assert [user.name for user in book.users] == ["ann"], "what was read before holds"
+    assert book.who("wrong.token") is None
+    with pytest.raises(SettingsError):
+        book.log_in("ann", "correct horse")
+
+
+def test_the_oldest_sessions_end_when_somebody_logs_in_again_and_again(
+    book: PeopleBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bec_bluesky.people._book._MOST_SESSIONS", 2)
+    book.add("ann", "user", password="correct horse")
+    sessions = [book.log_in("ann", "correct horse") for _ in range(3)]
+    assert book.sessions_of("ann") == sessions[1:]
+
+
 def test_several_processes_change_it_and_each_sees_what_others_did(book: PeopleBook) -> None:
     code = (
         "import sys; from pathlib import Path; from bec_bluesky.people import PeopleBook\n"

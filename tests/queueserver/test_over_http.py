@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -188,6 +189,27 @@ def test_a_person_logs_in_with_a_password_and_is_who_items_say(manager: REManage
         manager.set_authorization_key(api_key=KEY)
         book.remove("vera")
         book.remove("otto")
+
+
+def test_a_spoiled_file_of_people_is_told_to_who_logs_in_and_shuts_nobody_out(
+    manager: REManagerAPI, url: str, system: System
+) -> None:
+    book = PeopleBook(system.data / "people.json")
+    book.add("vera", "user", password="correct horse")
+    well = book.path.read_text()
+    try:
+        manager.login("vera", password="correct horse", provider="/local/token")
+        book.path.write_text(well.replace('"role": "user"', '"role": "usr"'))
+        with pytest.raises(manager.HTTPServerError, match="503"):
+            manager.login("vera", password="correct horse", provider="/local/token")
+        form = {"username": "vera", "password": "correct horse"}
+        told = httpx.post(f"{url}/api/auth/provider/local/token", data=form)
+        assert re.search(r"line \d+: no role 'usr'", told.json()["detail"])
+        assert manager.status(reload=True)["items_in_queue"] == 0
+    finally:
+        manager.set_authorization_key(api_key=KEY)
+        book.path.write_text(well)
+        book.remove("vera")
 
 
 async def test_the_asynchronous_client(url: str, http: httpx.Client) -> None:

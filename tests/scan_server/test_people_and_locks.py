@@ -7,10 +7,11 @@ import pytest
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.errors import RefusedError
-from bec_bluesky.messages.around_queue import GetLock, GetRules, LockAll, RunScript, SetRules, Unlock
+from bec_bluesky.messages.around_queue import EndTask, GetLock, GetRules, LockAll, RunScript, SetRules, Unlock
 from bec_bluesky.messages.queue import (
     AddItem,
     ClearQueue,
+    ControlRun,
     GetQueue,
     GetStatus,
     Request,
@@ -55,9 +56,19 @@ async def permissions(bus: Bus, settings: Settings) -> Permissions:
 async def test_a_group_that_nothing_is_open_to_may_only_look(permissions: Permissions) -> None:
     for looking in (GetStatus(), GetQueue(), GetLock(), GetRules()):
         assert refused_by(permissions, looking, "watchers") == ""
-    for writing in (ClearQueue(), StartQueue(), StopQueue(), LockAll(key="k", queue=True), SetQueueMode(loop=True)):
+    resume = ControlRun(action="resume")
+    edits = (ClearQueue(), LockAll(key="k", queue=True), SetQueueMode(loop=True))
+    for writing in (*edits, StartQueue(), StopQueue(cancel=True), resume):
         assert refused_by(permissions, writing, "watchers") == "not_permitted", writing
         assert refused_by(permissions, writing, "chemists") == "", writing
+
+
+async def test_rules_keep_nobody_from_stopping(permissions: Permissions) -> None:
+    actions = [ControlRun(action=each) for each in ("pause", "pause_now", "finish", "stop", "abort", "halt")]
+    for group in ("watchers", "chemists", "a group that was taken out of the rules"):
+        for stopping in (*actions, StopQueue(), SetQueueMode(autostart=False), EndTask(task_id="t")):
+            assert refused_by(permissions, stopping, group) == "", stopping
+    assert refused_by(permissions, StartQueue(), "a group that was taken out of the rules") == "not_permitted"
 
 
 async def test_no_group_but_root_gives_itself_other_rules(permissions: Permissions) -> None:
@@ -80,6 +91,7 @@ async def test_rules_that_cannot_be_read_close_everything_for_groups(
     permissions = Permissions(bus, settings.with_(profile=tmp_path), {}, Surroundings())  # pyright: ignore[reportArgumentType]  # no devices
     assert "root" in await permissions.load()
     assert refused_by(permissions, AddItem(plan="count"), "primary") == "not_permitted"
+    assert refused_by(permissions, ControlRun(action="abort"), "primary") == ""
     assert refused_by(permissions, AddItem(plan="count"), "") == ""
 
 

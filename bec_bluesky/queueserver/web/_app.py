@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request, Response, status
 from fastapi.middleware.cors import CORSMiddleware
 
 from bec_bluesky import __version__
+from bec_bluesky.errors import SettingsError
 from bec_bluesky.queueserver._feed import Feed
 from bec_bluesky.queueserver._methods import Methods
 from bec_bluesky.queueserver.web._auth_routes import auth_router
@@ -39,6 +40,7 @@ def create_app(
     for router in (*routers, call_router(methods, door)):
         app.include_router(router, prefix="/api")
     app.middleware("http")(_with_cookies)
+    app.add_exception_handler(SettingsError, _people_are_unreadable)
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -48,6 +50,11 @@ def create_app(
             allow_headers=["*"],
         )
     return app
+
+
+async def _people_are_unreadable(request: Request, error: Exception) -> Response:
+    """Say what is wrong with the file of people, where a change of it was asked for."""
+    return answer({"detail": str(error)}, status.HTTP_503_SERVICE_UNAVAILABLE)
 
 
 async def _with_cookies(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
