@@ -6,20 +6,20 @@ import contextlib
 import getpass
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, Unpack
 
 from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Caller
-from bec_bluesky.channels import ALARMS, DEVICE_HOLDERS, DEVICES, FILES, PLANS, RESULTS, RUNS, SERVICES, Channel
+from bec_bluesky.channels import ALARMS, DEVICE_HOLDERS, DEVICES, FILES, PLANS, RESULTS, RUNS, SERVICES
 from bec_bluesky.client._completion import allow_completion
 from bec_bluesky.client._console import ConsoleDoor
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_door import DeviceDoor, open_device_door
 from bec_bluesky.client._device_file import DeviceFile
 from bec_bluesky.client._devices import Devices
-from bec_bluesky.client._follow import Event, Follow, Place, Settled, status_of
+from bec_bluesky.client._follow import Event, Follow, Place, Settled
 from bec_bluesky.client._history import Filters, PastItems, find_past
 from bec_bluesky.client._lock import BeamlineLock
 from bec_bluesky.client._loop import Elements, LoopThread
@@ -27,6 +27,7 @@ from bec_bluesky.client._offered_plans import OfferedPlans
 from bec_bluesky.client._panic import panic_stop
 from bec_bluesky.client._plans import Plans
 from bec_bluesky.client._queue import Item, QueueDoor
+from bec_bluesky.client._reading import read_all, statuses, until
 from bec_bluesky.client._tasks import TaskDoor
 from bec_bluesky.client._watch import run_and_watch
 from bec_bluesky.documents import Runs, find_catalog
@@ -155,7 +156,7 @@ class Client:
 
     def statuses(self, queue: str = "") -> Iterator[ScanServerStatus]:
         """Give the scan server's status now and at each change, for ever."""
-        return self._loop.iterate(_statuses(self.bus, "" if queue == MAIN_QUEUE else queue))
+        return self._loop.iterate(statuses(self.bus, "" if queue == MAIN_QUEUE else queue))
 
     def pause(self, *, now: bool = False, queue: str = "") -> None:
         """Pause the run after the point under way, or at once."""
@@ -320,7 +321,7 @@ class Client:
     ) -> Elements[Event]:
         """Give what an item brings, from its start to its end, or until `deadline` (monotonic)."""
         follow = Follow(self.bus, place, item_id=item_id, settled=settled, queue=queue)
-        return self._loop.iterate(_until(deadline, follow.events()))
+        return self._loop.iterate(until(deadline, follow.events()))
 
     def follow_run(self, run: str | int, settled: Settled = "callbacks") -> Elements[Event]:
         """Give what a run brings, from its beginning to its end, live or late.
@@ -338,18 +339,18 @@ class Client:
         """Give the newest result of each analysis, x and y, so far."""
         opened = self.find_run(run)
         found: dict[tuple[str, str, str], AnalysisResult] = {}
-        for _, result in self._loop.call(_read_all(self.bus, RESULTS, run=opened.run_uid)):
+        for _, result in self._loop.call(read_all(self.bus, RESULTS, run=opened.run_uid)):
             found[result.analysis, result.x, result.y] = result
         return list(found.values())
 
     def files(self, run: str | int = -1) -> list[FileReady]:
         """Give the files and catalogue entries of a run that are complete."""
         opened = self.find_run(run)
-        return [file for _, file in self._loop.call(_read_all(self.bus, FILES)) if file.run_uid == opened.run_uid]
+        return [file for _, file in self._loop.call(read_all(self.bus, FILES)) if file.run_uid == opened.run_uid]
 
     def runs(self) -> list[RunOpened]:
         """Give the runs that are known on Redis, newest first."""
-        entries = self._loop.call(_read_all(self.bus, RUNS))
+        entries = self._loop.call(read_all(self.bus, RUNS))
         return [message for _, message in reversed(entries) if isinstance(message, RunOpened)]
 
     def find_run(self, run: str | int) -> RunOpened:
@@ -382,37 +383,3 @@ class Client:
     def __repr__(self) -> str:
         doors = ".run .queue .dev .device_file .plans .status .history .data .tasks .console"
         return f"<beamline {self.settings.beamline!r}; {doors}>"
-
-
-async def _until(deadline: float | None, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """Give events, ending at the deadline."""
-    try:
-        while True:
-            try:
-                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-                async with asyncio.timeout(remaining):
-                    event = await anext(events)
-            except (TimeoutError, StopAsyncIteration):
-                return
-            yield event
-    finally:
-        await events.aclose()
-
-
-async def _statuses(bus: Bus, queue: str) -> AsyncGenerator[ScanServerStatus, None]:
-    before: ScanServerStatus | None = None
-    while True:
-        status = await status_of(bus, queue)
-        if status is not None and status != before:
-            yield status
-            before = status
-        await asyncio.sleep(0.05)
-
-
-async def _read_all(bus: Bus, channel: Channel, **words: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    after = "0-0"
-    while batch := await bus.read(channel, after, count=1_000, block=None, **words):
-        found += batch
-        after = batch[-1][0]
-    return found

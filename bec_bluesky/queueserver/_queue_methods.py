@@ -15,12 +15,12 @@ from bec_bluesky.messages.queue import (
     ItemsChanged,
     MoveItems,
     Queue,
-    QueueItem,
     RemoveItems,
     SetQueueMode,
     StartQueue,
     StopQueue,
 )
+from bec_bluesky.queueserver._item_search import check_uids, find_end, find_item, refuse_missing
 from bec_bluesky.queueserver._items import add_item_of, item_of, item_type_of
 from bec_bluesky.queueserver._scan_server import ScanServerAccess
 
@@ -57,7 +57,7 @@ class QueueMethods:
     async def get_item(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Give one waiting item, by place or uid."""
         queue, _ = await self._queue()
-        return {"item": item_of(_find(queue, params.get("pos"), params.get("uid")))}
+        return {"item": item_of(find_item(queue, params.get("pos"), params.get("uid")))}
 
     async def history(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Give the finished items, oldest first."""
@@ -201,10 +201,10 @@ class QueueMethods:
             text = "Ambiguous parameters: source should be moved 'before' and 'after' the destination."
             raise BadArgumentError(text)
         queue, _ = await self._queue()
-        source = _named("Source", f"UID '{uid}'" if uid is not None else f"position {pos}", queue, pos, uid)
+        source = find_end("Source", f"UID '{uid}'" if uid is not None else f"position {pos}", queue, pos, uid)
         known = before if before is not None else after
         words = f"UID '{known}'" if known is not None else f"position {target}"
-        destination = _named("Destination", words, queue, target, known)
+        destination = find_end("Destination", words, queue, target, known)
         if source.item_id != destination.item_id:
             waiting = [item.item_id for item in queue.waiting]
             is_before = before is not None
@@ -224,7 +224,7 @@ class QueueMethods:
         """Move several items together."""
         uids, target = params.get("uids"), params.get("pos_dest")
         before, after = params.get("before_uid"), params.get("after_uid")
-        _check_uids(uids)
+        check_uids(uids)
         if sum(each is not None for each in (target, before, after)) != 1:
             raise BadArgumentError("Destination for the batch: give one of 'pos_dest', 'before_uid' and 'after_uid'")
         if target is not None and target not in _ENDS:
@@ -236,7 +236,7 @@ class QueueMethods:
                 raise BadArgumentError(f"Parameter '{name}': item with UID '{uid}' is in the batch")
         queue, _ = await self._queue()
         waiting = {item.item_id: item for item in queue.waiting}
-        _refuse_missing(uids, waiting)
+        refuse_missing(uids, waiting)
         if params.get("reorder", False):
             uids = [uid for uid in waiting if uid in set(uids)]  # pyright: ignore[reportArgumentType]
         if not uids:
@@ -253,7 +253,7 @@ class QueueMethods:
         queue, _ = await self._queue()
         if uid is None and pos in (None, *_ENDS) and not queue.waiting:
             raise UnknownItemError("Queue is empty")
-        item = _find(queue, pos, uid, "Can not remove an item which is currently running.")
+        item = find_item(queue, pos, uid, "Can not remove an item which is currently running.")
         await self._access.change(RemoveItems(item_ids=[item.item_id]), params)
         return {"item": item_of(item), "qsize": self._size()}
 
@@ -261,13 +261,13 @@ class QueueMethods:
         """Take several items out."""
         self._access.feed.say("Removing a batch of items from the queue ...")
         uids = params.get("uids")
-        _check_uids(uids)
+        check_uids(uids)
         is_lenient = bool(params.get("ignore_missing", True))
         if not is_lenient:
             if len(set(uids)) != len(uids):  # pyright: ignore[reportArgumentType]  # a list, as checked
                 raise BadArgumentError(f"The list of contains repeated UIDs ({len(uids) - len(set(uids))} UIDs)")  # pyright: ignore[reportArgumentType]
             queue, _ = await self._queue()
-            _refuse_missing(uids, {item.item_id: item for item in queue.waiting})
+            refuse_missing(uids, {item.item_id: item for item in queue.waiting})
         asked = RemoveItems(item_ids=list(uids), ignore_missing=is_lenient)  # pyright: ignore[reportArgumentType]
         changed: ItemsChanged = await self._access.change(asked, params)
         return {"items": [item_of(item) for item in changed.items], "qsize": self._size()}
@@ -384,47 +384,6 @@ class QueueMethods:
         if is_running and before is not None:
             raise RefusedError("Can not insert a plan in the queue before a currently running plan.", "bad_place")
         return {"before": uid} if before is not None else {"after": uid}
-
-
-def _find(queue: Queue, pos: Any, uid: Any, running: str = "The item is currently running.") -> QueueItem:
-    """Give a waiting item by its place or its uid."""
-    if pos is not None and uid is not None:
-        raise BadArgumentError("Ambiguous parameters: plan position and UID is specified")
-    if uid is not None:
-        if queue.running is not None and queue.running.item_id == uid:
-            raise RefusedError(running, "item_running")
-        for item in queue.waiting:
-            if item.item_id == uid:
-                return item
-        raise UnknownItemError(f"Item with UID '{uid}' is not in the queue.")
-    index = {"front": 0, "back": -1, None: -1}.get(pos, pos) if isinstance(pos, str | None) else pos
-    if isinstance(index, bool) or not isinstance(index, int):
-        raise BadArgumentError(f"Parameter 'pos' has incorrect type: pos={pos} (type={type(pos)})")
-    try:
-        return queue.waiting[index]
-    except IndexError:
-        shown = "back" if pos is None else pos
-        raise UnknownItemError(f"Index '{index}' is out of range (parameter pos = '{shown}')") from None
-
-
-def _named(end: str, words: str, queue: Queue, pos: Any, uid: Any) -> QueueItem:
-    try:
-        return _find(queue, pos, uid)
-    except RefusedError as error:
-        raise UnknownItemError(f"{end} plan ({words}) was not found: {error}.") from None
-
-
-def _check_uids(uids: Any) -> None:
-    if uids is None:
-        raise BadArgumentError("Request does not contain the list of UIDs")
-    if not isinstance(uids, list | tuple) or not all(isinstance(uid, str) for uid in uids):
-        raise BadArgumentError(f"Parameter 'uids' must be a list: type(uids) = {type(uids)}")
-
-
-def _refuse_missing(uids: Any, waiting: Mapping[str, QueueItem]) -> None:
-    missing = [uid for uid in uids if uid not in waiting]
-    if missing:
-        raise UnknownItemError(f"The queue does not contain items with the following UIDs: {missing}")
 
 
 def _wrong_ones(text: str) -> dict[int, str]:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -14,7 +13,6 @@ from bec_bluesky.log import logger
 from bec_bluesky.messages.around_queue import KeptScript
 from bec_bluesky.messages.queue import ItemResult, QueueItem, RunAction, RunOfItem
 from bec_bluesky.messages.worker import (
-    CheckItem,
     CheckResult,
     Control,
     FromWorker,
@@ -27,8 +25,11 @@ from bec_bluesky.messages.worker import (
     WorkerReady,
 )
 from bec_bluesky.scan_server._activity import ENDING, Activity, Job, Listener
+from bec_bluesky.scan_server._checking import Checking
 from bec_bluesky.scan_server._console import Console
+from bec_bluesky.scan_server._loading import Loading
 from bec_bluesky.scan_server._patience import Patience
+from bec_bluesky.scan_server._worker import Worker
 from bec_bluesky.scan_server._worker_process import WORKER_COMMAND, WorkerProcess
 from bec_bluesky.settings import Settings
 
@@ -43,25 +44,6 @@ _RENEWAL = 20.0
 """Seconds for which workers that are to be replaced are awaited."""
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], Any]
-
-
-class _Worker:
-    """What is known of one process."""
-
-    def __init__(self, process: WorkerProcess) -> None:
-        self.process = process
-        self.is_ready = False
-        self.is_spoiled = False
-        """Whether its RunEngine can't be used again."""
-        self.device_client = ""
-        self.job: Job | None = None
-        self.checks: dict[str, asyncio.Future[CheckResult]] = {}
-        self.reloads: list[asyncio.Future[ModulesReloaded]] = []
-        """Of plans and scripts, in the order in which they were asked for."""
-
-    @property
-    def is_free(self) -> bool:
-        return self.is_ready and not self.is_spoiled and self.job is None and not self.reloads
 
 
 class WorkerPool:
@@ -87,9 +69,11 @@ class WorkerPool:
         self._console = console
         self.most = 1 + has_spare
         """Workers there may be, at least as many as there are at first; more are started when the others have work."""
-        self._slots: list[_Worker | None] = [None] * self.most
+        self._slots: list[Worker | None] = [None] * self.most
         self._someone_is_free = asyncio.Event()
         self._first_is_ready = asyncio.Event()
+        self._checking = Checking(self._workers, self._someone_is_free, patience)
+        self._loading = Loading(self._workers, self._someone_is_free)
         self._is_stopping = False
         self._all_ended = asyncio.Event()
         self._numbers = itertools.count()
@@ -133,7 +117,7 @@ class WorkerPool:
         job = None if item is None else self._jobs.get(item.item_id)
         return None if job is None or not job.has_worker else job.activity
 
-    def _workers(self) -> list[_Worker]:
+    def _workers(self) -> list[Worker]:
         return [worker for worker in self._slots if worker is not None]
 
     # ── life ──
@@ -209,7 +193,7 @@ class WorkerPool:
                 number=next(self._numbers),
                 console=self._console,
             )
-            worker = self._slots[slot] = _Worker(process)
+            worker = self._slots[slot] = Worker(process)
             if not self.ready:
                 self.last_words = "a worker is starting" + (f", since {self.last_words}" if failures else "")
             self._listener.activity_changed()
@@ -224,7 +208,7 @@ class WorkerPool:
             if failures and not self._is_stopping:
                 await asyncio.sleep(min(0.25 * 2**failures, _LONGEST_PAUSE))
 
-    def _ended(self, worker: _Worker) -> None:
+    def _ended(self, worker: Worker) -> None:
         """Tell that a worker is gone, and end what it was doing."""
         why = worker.process.why
         for future in worker.checks.values():
@@ -273,14 +257,14 @@ class WorkerPool:
         for job in [job for job in self._jobs.values() if not job.has_worker]:
             self._begin(job)
 
-    def _send(self, worker: _Worker, job: Job) -> None:
+    def _send(self, worker: Worker, job: Job) -> None:
         worker.process.prints_as("worker", job.item.item_id)
         worker.process.send(RunItem(item=job.item, token=self.token))
         for message in job.asked:
             worker.process.send(message)
 
-    async def _check_then_run(self, worker: _Worker, job: Job) -> None:
-        found = await self._check_on(worker, job.item, self._patience.check)
+    async def _check_then_run(self, worker: Worker, job: Job) -> None:
+        found = await self._checking.check_on(worker, job.item, self._patience.check)
         if worker.job is not job or not job.is_checking_first:
             return  # its worker died meanwhile
         job.is_checking_first = False
@@ -322,111 +306,29 @@ class WorkerPool:
         self._forget(job)
         self._listener.item_ended(job.item, job.ended_before(asked))
 
-    def _insist(self, worker: _Worker, job: Job) -> None:
+    def _insist(self, worker: Worker, job: Job) -> None:
         if worker.job is job:
             worker.process.kill(f"its plan did not end within {self._patience.halt:g} s of being halted")
 
-    # ── checks ──
+    # ── checks and plans ──
 
     async def check(self, item: QueueItem, *, longest: float) -> CheckResult | None:
         """Have a worker iterate an item's plan; None if none was free or found nothing within `longest` seconds."""
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
-        try:
-            async with asyncio.timeout(min(longest, self._patience.wait_for_check)):
-                while (worker := self._free_for_check()) is None:
-                    await self._someone_is_free.wait()
-        except TimeoutError:
-            return None
-        return await self._check_on(worker, item, longest - (loop.time() - begin))
-
-    def _free_for_check(self) -> _Worker | None:
-        """Prefer the last slot, so that the first stays free to run."""
-        free = [worker for worker in reversed(self._workers()) if worker.is_free and not worker.checks]
-        if not free:
-            self._someone_is_free.clear()
-        return free[0] if free else None
-
-    async def _check_on(self, worker: _Worker, item: QueueItem, longest: float) -> CheckResult | None:
-        check_id = uuid.uuid4().hex
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[CheckResult] = loop.create_future()
-        worker.checks[check_id] = future
-        worker.process.send(CheckItem(check_id=check_id, item=item))
-        loop.call_later(self._patience.check, self._give_up, worker, check_id, item.plan)
-        done, _ = await asyncio.wait([future], timeout=longest)  # who asks may be less patient than this pool
-        return future.result() if done and not future.cancelled() else None
-
-    def _give_up(self, worker: _Worker, check_id: str, plan: str) -> None:
-        if check_id in worker.checks:
-            worker.process.kill(f"the check of {plan} took more than {self._patience.check:g} s")
-
-    # ── plans ──
+        return await self._checking.check(item, longest)
 
     async def reload(self, module: str, *, longest: float) -> ModulesReloaded:
-        """Have the workers import plans anew; see `_tell_all`."""
-        return await self._tell_all(ReloadModules(module=module), f"Importing {module or 'the plans'}", longest)
+        """Have the workers import plans anew, one first and, since it survived, the others."""
+        return await self._loading.load(ReloadModules(module=module), f"Importing {module or 'the plans'}", longest)
 
     async def take_up(
         self, script: KeptScript, *, longest: float, then: Callable[[], Awaitable[None]]
     ) -> ModulesReloaded:
-        """Have the workers take up what a script defines; see `_tell_all`. Raises RefusedError if the first can't."""
+        """Have the workers take up what a script defines, as by `reload`. Raises RefusedError if the first can't."""
         what = f"Taking up what {script.title or 'the script'} defines"
-        found = await self._tell_all(TakeScript(script=script), what, longest, then)
+        found = await self._loading.load(TakeScript(script=script), what, longest, then)
         if found.failure is not None:
             raise RefusedError(found.failure.text, found.failure.code)
         return found
-
-    async def _tell_all(
-        self,
-        message: ReloadModules | TakeScript,
-        what: str,
-        longest: float,
-        then: Callable[[], Awaitable[None]] | None = None,
-    ) -> ModulesReloaded:
-        """Have a free worker load something, `then` do this, then, since it survived, all others.
-
-        Raises RefusedError if none is free, or that one does not answer within `longest` seconds: it is ended then, and
-        the others keep what they have. Those that run an item follow when that has ended.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + longest
-        first = await self._free_until(deadline, what)
-        found = self._ask_to_load(first, message)
-        await asyncio.wait([found], timeout=deadline - loop.time())
-        if not found.done():
-            first.process.kill(f"it did not finish {what[0].lower()}{what[1:]}")
-        if not found.done() or found.cancelled():
-            raise RefusedError(f"{what} took too long or ended a worker; the others keep what they have", "import")
-        answer = found.result()
-        if answer.failure is None:
-            if then is not None:
-                await then()
-            others = [each for each in self._workers() if each is not first and each.process.is_connected]
-            are_free = [each.is_free for each in others]
-            asked = [self._ask_to_load(each, message) for each in others]
-            free = [future for future, is_free in zip(asked, are_free, strict=True) if is_free]
-            if free:
-                await asyncio.wait(free, timeout=max(0.0, deadline - loop.time()))
-        return answer
-
-    async def _free_until(self, deadline: float, what: str) -> _Worker:
-        try:
-            async with asyncio.timeout_at(deadline):
-                while (free := next((each for each in reversed(self._workers()) if each.is_free), None)) is None:
-                    self._someone_is_free.clear()
-                    await self._someone_is_free.wait()
-        except TimeoutError:
-            raise RefusedError(
-                f"{what} needs a free worker, and there is none: ask again when an item has ended", "no_worker"
-            ) from None
-        return free
-
-    def _ask_to_load(self, worker: _Worker, message: ReloadModules | TakeScript) -> asyncio.Future[ModulesReloaded]:
-        future: asyncio.Future[ModulesReloaded] = asyncio.get_running_loop().create_future()
-        worker.reloads.append(future)
-        worker.process.send(message)
-        return future
 
     def _refresh_free(self) -> None:
         if any(worker.is_free and not worker.checks for worker in self._workers()):
@@ -463,7 +365,7 @@ class WorkerPool:
                 if worker.job is not None and worker.job.activity.follow(message):
                     self._listener.activity_changed()
 
-    def _ready(self, worker: _Worker, message: WorkerReady) -> None:
+    def _ready(self, worker: Worker, message: WorkerReady) -> None:
         worker.is_ready = True
         worker.device_client = message.device_client
         self._first_is_ready.set()
@@ -473,7 +375,7 @@ class WorkerPool:
         self._begin_waiting()
         self._listener.activity_changed()
 
-    def _done(self, worker: _Worker, result: ItemResult) -> None:
+    def _done(self, worker: Worker, result: ItemResult) -> None:
         job, worker.job = worker.job, None
         assert job is not None
         worker.process.prints_as("worker")
