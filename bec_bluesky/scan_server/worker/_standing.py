@@ -12,12 +12,12 @@ from bec_bluesky.errors import BadArgumentError, BecBlueskyError, DeviceError, U
 from bec_bluesky.guards import PlanCall, Suspender
 from bec_bluesky.messages.queue import QueueItem
 from bec_bluesky.proxy import DeviceLink, RemoteDevice, value_of
-from bec_bluesky.scan_server.worker._arguments import call
+from bec_bluesky.scan_server.worker._arguments import bind, call
 from bec_bluesky.scan_server.worker._engine import Engine
 from bec_bluesky.scan_server.worker._plans import PlanRegistry
 from bec_bluesky.settings import Settings
 
-__all__ = ["StandingSuspenders"]
+__all__ = ["StandingSuspenders", "make_suspender"]
 
 _LOOKS = 0.2
 """Seconds between two tries to hear a signal that is not there."""
@@ -97,14 +97,7 @@ class StandingSuspenders:
             raise BadArgumentError(
                 f"{where}: {entry.signal} cannot be monitored; name one of its signals (it has {parts})"
             )
-        return _KINDS[entry.kind](
-            signal,
-            entry,
-            sleep=entry.sleep,
-            pre_plan=self._plan(where, entry.before),
-            post_plan=self._plan(where, entry.after),
-            tripped_message=entry.message or entry.name,
-        )
+        return make_suspender(entry, signal, self._plan(where, entry.before), self._plan(where, entry.after))
 
     def _plan(self, where: str, asked: PlanCall | None) -> Callable[[], Any] | None:
         if asked is None:
@@ -112,7 +105,7 @@ class StandingSuspenders:
         item = QueueItem(item_id="", plan=asked.plan, args=asked.args, kwargs=asked.kwargs)
         try:
             plan = self._plans[asked.plan]
-            call(plan, item, self._link.devices).close()  # refused now, rather than when the beam is lost
+            bind(plan, item, self._link.devices)  # refused now, rather than when the beam is lost
         except BecBlueskyError as error:
             raise BadArgumentError(f"{where}: {error}") from error
         return lambda: call(plan, item, self._link.devices)
@@ -138,6 +131,18 @@ class StandingSuspenders:
 
     def _in_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._engine.loop).result()
+
+
+def make_suspender(entry: Suspender, signal: Any, before: Any = None, after: Any = None) -> suspenders.SuspenderBase:
+    """Make bluesky's suspender of that kind; `before` and `after` give plans."""
+    return _KINDS[entry.kind](
+        signal,
+        entry,
+        sleep=entry.sleep,
+        pre_plan=before,
+        post_plan=after,
+        tripped_message=entry.message or entry.name,
+    )
 
 
 def _when_changed(signal: Any, expected: Any, **more: Any) -> suspenders.SuspenderBase:

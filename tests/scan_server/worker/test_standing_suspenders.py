@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import bluesky.plan_stubs as bps
 import pytest
 import pytest_asyncio
 from bluesky import RunEngine
@@ -36,6 +37,7 @@ signal = "beam"
 kind = "below"
 limit = 0.5
 before = { plan = "mend", args = ["beam"] }
+after = { plan = "mv", args = ["shutter", 1] }
 message = "no beam"
 not_for = ["align"]
 """
@@ -186,7 +188,14 @@ async def test_the_spoiled_point_is_taken_again_as_with_the_same_suspender_at_ho
     namespace: dict[str, Any] = {}
     exec(STARTUP, namespace)
     beam, motor, at_home = Signal(name="beam", value=1.0), SynAxis(name="samx"), list[Any]()
-    guard = SuspendFloor(beam, 0.5, pre_plan=lambda: namespace["mend"](beam), tripped_message="no beam")
+    shutter = Signal(name="shutter", value=1)
+    guard = SuspendFloor(
+        beam,
+        0.5,
+        pre_plan=lambda: namespace["mend"](beam),
+        post_plan=lambda: bps.mv(shutter, 1),
+        tripped_message="no beam",
+    )
     run_engine.install_suspender(guard)
     run_engine(namespace["lossy"](beam, motor), lambda *document: at_home.append(document))
     done = await bench.worker.done(await bench.worker.run("lossy", "beam", "samx"))
@@ -252,7 +261,7 @@ async def test_a_signal_that_goes_bad_while_the_plan_is_paused_holds_it_when_it_
     ("entry", "text"),
     [
         ('signal = "bean"\nkind = "high"', "suspender bean: no device 'bean'"),
-        ('signal = "beam"\nkind = "hihg"', "[[suspenders]] number 1: kind = 'hihg'"),
+        ('signal = "beam"\nkind = "hihg"', "[[suspenders]] number 1 (beam): kind = 'hihg'"),
         ('signal = "beam"\nkind = "low"\nbefore = "mnd"', "suspender beam: No plan 'mnd'"),
         ('signal = "beam"\nkind = "low"\nafter = "mend"', "suspender beam: mend: missing a required argument"),
     ],
