@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bec_bluesky import plugins
-from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, ProfileDirectory, settings_of
+from bec_bluesky.cli._options import choose, settings_of
 from bec_bluesky.documents import Run, Runs, read_documents, replay, upgraded
 from bec_bluesky.settings import Settings
 
@@ -21,17 +21,7 @@ data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find s
 Which = Annotated[str, typer.Argument(help="scan number, uid or its beginning, or `last`", metavar="RUN")]
 
 
-@data_app.callback()
-def choose(
-    context: typer.Context,
-    data: DataDirectory = None,
-    beamline: Beamline = None,
-    profile: ProfileDirectory = None,
-) -> None:
-    """Choose the system; it need not be running."""
-    before = context.find_object(Chosen) or Chosen()
-    given = {"data_dir": data, "beamline": beamline, "profile": profile}
-    context.obj = Chosen(before.given | {name: value for name, value in given.items() if value is not None})
+data_app.callback()(choose)
 
 
 def _run(settings: Settings, which: str) -> Run:

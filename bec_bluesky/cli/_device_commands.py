@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from bec_bluesky import plugins
-from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, ProfileDirectory, RedisUrl, connected, settings_of
+from bec_bluesky.cli._options import ProfileDirectory, choose, connected, settings_of
 from bec_bluesky.client import Client
 from bec_bluesky.errors import BadArgumentError, SettingsError
 from bec_bluesky.proxy import EditReport
@@ -29,18 +29,7 @@ Keys = Annotated[
 ]
 
 
-@device_app.callback()
-def choose(
-    context: typer.Context,
-    data: DataDirectory = None,
-    beamline: Beamline = None,
-    redis: RedisUrl = None,
-    profile: ProfileDirectory = None,
-) -> None:
-    """Choose the system."""
-    before = context.find_object(Chosen) or Chosen()
-    given = {"data_dir": data, "beamline": beamline, "redis_url": redis, "profile": profile}
-    context.obj = Chosen(before.given | {name: value for name, value in given.items() if value is not None})
+device_app.callback()(choose)
 
 
 def _client(context: typer.Context) -> Client:

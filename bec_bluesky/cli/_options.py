@@ -9,7 +9,7 @@ import typer
 from bec_bluesky.client import Client
 from bec_bluesky.settings import Settings, load
 
-__all__ = ["Beamline", "Chosen", "DataDirectory", "ProfileDirectory", "RedisUrl", "connected", "settings_of"]
+__all__ = ["Beamline", "Chosen", "DataDirectory", "ProfileDirectory", "RedisUrl", "choose", "connected", "settings_of"]
 
 DataDirectory = Annotated[Path | None, typer.Option("--data", help="data directory (BEC_BLUESKY_DATA_DIR)")]
 Beamline = Annotated[str | None, typer.Option("--beamline", help="name of the beamline (BEC_BLUESKY_BEAMLINE)")]
@@ -24,6 +24,20 @@ class Chosen:
     given: dict[str, object] = field(default_factory=dict[str, object])
     queue: str = ""
     """Name of the queue that is meant; empty: the main one."""
+
+
+def choose(
+    context: typer.Context,
+    data: DataDirectory = None,
+    beamline: Beamline = None,
+    redis: RedisUrl = None,
+    profile: ProfileDirectory = None,
+) -> None:
+    """Choose the system; what groups of commands have as their callback."""
+    before = context.find_object(Chosen) or Chosen()
+    given = {"data_dir": data, "beamline": beamline, "redis_url": redis, "profile": profile}
+    chosen = before.given | {name: value for name, value in given.items() if value is not None}
+    context.obj = Chosen(chosen, before.queue)
 
 
 def settings_of(context: typer.Context, **given: object) -> Settings:

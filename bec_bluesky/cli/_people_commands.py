@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML, YAMLError
 
-from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, ProfileDirectory, settings_of
+from bec_bluesky.cli._options import choose, settings_of
 from bec_bluesky.errors import BadArgumentError, SettingsError
 from bec_bluesky.people import DEFAULT_RULES, PROVIDER, PeopleBook, Principal, UserGroups
 from bec_bluesky.plugins import read_rules
@@ -31,14 +31,7 @@ AskPassword = Annotated[bool, typer.Option("--password", help="ask for one (or r
 _UNITS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
-@people_app.callback()
-def choose(
-    context: typer.Context, data: DataDirectory = None, beamline: Beamline = None, profile: ProfileDirectory = None
-) -> None:
-    """Choose the system."""
-    before = context.find_object(Chosen) or Chosen()
-    given = {"data_dir": data, "beamline": beamline, "profile": profile}
-    context.obj = Chosen(before.given | {name: value for name, value in given.items() if value is not None})
+people_app.callback()(choose)
 
 
 def _book(context: typer.Context) -> PeopleBook:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, RedisUrl, connected, settings_of
+from bec_bluesky.cli._options import choose, connected, settings_of
 from bec_bluesky.client import Client
 from bec_bluesky.errors import UnknownPlanError
 from bec_bluesky.messages.queue import Parameter
@@ -16,14 +16,7 @@ plans_app = typer.Typer(
 )
 
 
-@plans_app.callback()
-def choose(
-    context: typer.Context, data: DataDirectory = None, beamline: Beamline = None, redis: RedisUrl = None
-) -> None:
-    """Choose the system."""
-    before = context.find_object(Chosen) or Chosen()
-    given = {"data_dir": data, "beamline": beamline, "redis_url": redis}
-    context.obj = Chosen(before.given | {name: value for name, value in given.items() if value is not None})
+plans_app.callback()(choose)
 
 
 def _client(context: typer.Context) -> Client:

@@ -9,7 +9,7 @@ import typer
 
 from bec_bluesky.cli._arguments import parse_arguments, parse_metadata
 from bec_bluesky.cli._history_commands import history
-from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, RedisUrl, connected, settings_of
+from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, RedisUrl, choose, connected, settings_of
 from bec_bluesky.client import Client, QueueDoor, call_text
 from bec_bluesky.errors import BadArgumentError
 
@@ -25,7 +25,7 @@ Reason = Annotated[str, typer.Option("--reason", help="goes into the run's stop 
 
 
 @queue_app.callback()
-def choose(
+def choose_queue(
     context: typer.Context,
     data: DataDirectory = None,
     beamline: Beamline = None,
@@ -33,10 +33,8 @@ def choose(
     queue: Annotated[str, typer.Option("--queue", "-q", help="one that `profile.toml` declares; none: main")] = "",
 ) -> None:
     """Choose the system, and the queue."""
-    before = context.find_object(Chosen) or Chosen()
-    given = {"data_dir": data, "beamline": beamline, "redis_url": redis}
-    values = {name: value for name, value in given.items() if value is not None}
-    context.obj = Chosen(before.given | values, queue=queue)
+    choose(context, data, beamline, redis)
+    context.obj = Chosen(context.obj.given, queue=queue)
 
 
 def _name(context: typer.Context) -> str:

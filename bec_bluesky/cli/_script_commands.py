@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bec_bluesky.cli._arguments import parse_arguments
-from bec_bluesky.cli._options import Beamline, Chosen, DataDirectory, RedisUrl, connected, settings_of
+from bec_bluesky.cli._options import choose, connected, settings_of
 from bec_bluesky.client import Client, ServerTask
 from bec_bluesky.settings import Settings
 
@@ -23,14 +23,7 @@ Detach = Annotated[bool, typer.Option("--detach", "-d", help="do not wait; show 
 TaskId = Annotated[str, typer.Argument(help="of a task, or the beginning of it")]
 
 
-@script_app.callback()
-def choose(
-    context: typer.Context, data: DataDirectory = None, beamline: Beamline = None, redis: RedisUrl = None
-) -> None:
-    """Choose the system."""
-    before = context.find_object(Chosen) or Chosen()
-    given = {"data_dir": data, "beamline": beamline, "redis_url": redis}
-    context.obj = Chosen(before.given | {name: value for name, value in given.items() if value is not None})
+script_app.callback()(choose)
 
 
 def _client(context: typer.Context) -> Client:
