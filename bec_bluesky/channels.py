@@ -75,6 +75,7 @@ NAMED_STATUS = Channel("queue:<queue>:status", queue.ScanServerStatus, "latest",
 NAMED_STATUS_CHANGED = Channel("queue:<queue>:status:changed", queue.ScanServerStatus, "fan-out", writer="scan server")
 AROUND = Channel("scan:around", None, "table", writer="scan server")
 CONSOLE = Channel("console", common.ConsoleText, "log", writer="scan server", length=2_000)
+COMMANDS = Channel("scan:commands", around_queue.Command, "log", writer="scan server", length=1_000)
 TASKS = Channel("scan:tasks", around_queue.Task, "table", writer="scan server")
 SCRIPTS = Channel("scan:scripts", around_queue.KeptScripts, "latest", writer="scan server")
 ITEMS_DONE = Channel("queue:done", queue.ItemDone, "stream", writer="scan server")

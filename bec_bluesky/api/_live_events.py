@@ -1,4 +1,4 @@
-"""What happens, over a WebSocket: the present state first, then status, runs, points, results, files, alarms."""
+"""Events on a WebSocket: first the present state, then status, runs, points, results, files, commands, alarms."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ from bec_bluesky.api._json_values import json_value
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import (
     ALARMS,
+    COMMANDS,
     CONSOLE,
     FILES,
     ITEMS_DONE,
@@ -35,7 +36,7 @@ _PAUSE = 0.5
 """Seconds between tries while Redis does not answer."""
 _MOST_RUNS = 16
 """Runs whose points are followed at once; beyond that the oldest is let go."""
-_FOLLOWED = (RUNS, FILES, ITEMS_DONE, ALARMS, CONSOLE)
+_FOLLOWED = (RUNS, FILES, ITEMS_DONE, ALARMS, CONSOLE, COMMANDS)
 _decoders = {channel.name: decoder(channel.message) for channel in (*_FOLLOWED, POINTS, RESULTS)}
 
 

@@ -8,6 +8,10 @@ from typing import Any
 
 import msgspec
 
+from bec_bluesky.bus import Bus
+from bec_bluesky.channels import COMMANDS
+from bec_bluesky.errors import BusError
+from bec_bluesky.log import logger
 from bec_bluesky.messages.around_queue import Command, LockAll, Unlock
 from bec_bluesky.messages.common import Failure
 from bec_bluesky.messages.queue import ItemAccepted, ItemsChanged, QueueItem, Request
@@ -15,6 +19,7 @@ from bec_bluesky.people import CommandFile
 
 __all__ = ["CommandLog", "command_of"]
 
+_log = logger(__name__)
 _LONGEST = 16 * 1024
 """Letters of what a request says."""
 _MOST_PENDING = 100_000
@@ -28,19 +33,21 @@ Note = tuple[float, Request, Any, Failure | None]
 class CommandLog:
     """Notes commands in passing; a task writes those of a moment together: no answer waits for the disk."""
 
-    def __init__(self, file: CommandFile, alarm: Alarm) -> None:
+    def __init__(self, bus: Bus, file: CommandFile, alarm: Alarm) -> None:
+        self._bus = bus
         self._file = file
         self._alarm = alarm
         self._noted: deque[Note] = deque()
         self._lost = 0
         self._is_news = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._is_failing = False
 
     def note(self, request: Request, body: Any, failure: Failure | None) -> None:
         """Note an answered request."""
         if len(self._noted) >= _MOST_PENDING:
-            self._noted.popleft()
             self._lost += 1
+            return
         self._noted.append((time.time(), request, body, failure))
         self._is_news.set()
 
@@ -54,13 +61,16 @@ class CommandLog:
                 self._is_news.set()
 
     async def write(self) -> bool:
-        """Write what is noted; gives False if the disk did not take it."""
+        """Write what is noted, then tell whoever looks on; gives False if the disk did not take it."""
+        async with self._writing:  # also at the end of the service, while `run` may be within a write
+            return await self._write()
+
+    async def _write(self) -> bool:
         notes = list(self._noted)
         if not notes:
             return True
-        commands = [command_of(*note) for note in notes]
         try:
-            await asyncio.to_thread(self._file.append, commands)
+            commands = await asyncio.to_thread(self._append, notes)
         except OSError as error:
             if not self._is_failing:
                 self._is_failing = True
@@ -71,10 +81,19 @@ class CommandLog:
         for _ in notes:
             self._noted.popleft()
         if self._is_failing:
-            lost = f"; {self._lost} commands before them are lost" if self._lost else ""
+            lost = f"; the {self._lost} that came after them are lost" if self._lost else ""
             await self._alarm(f"the command log is written again{lost}")
             self._is_failing, self._lost = False, 0
+        try:
+            await self._bus.append_all(COMMANDS, commands)
+        except BusError as error:
+            _log.warning("whoever follows commands misses %d: %s", len(commands), error)
         return True
+
+    def _append(self, notes: list[Note]) -> list[Command]:
+        commands = [command_of(*note) for note in notes]
+        self._file.append(commands)
+        return commands
 
 
 def command_of(answered: float, request: Request, body: Any, failure: Failure | None) -> Command:
@@ -104,10 +123,9 @@ def _plain(body: msgspec.Struct) -> dict[str, Any]:
     if isinstance(body, LockAll | Unlock):
         body = msgspec.structs.replace(body, key="")
     text = msgspec.json.encode(body, enc_hook=repr)
-    asked: dict[str, Any] = msgspec.json.decode(text)
-    if len(text) <= _LONGEST:
-        return asked
-    return {"type": asked["type"], "cut": text[:_LONGEST].decode(errors="replace")}
+    if len(text) > _LONGEST:
+        return {"type": body.__struct_config__.tag, "cut": text[:_LONGEST].decode(errors="replace")}
+    return msgspec.json.decode(text)
 
 
 def _items(body: Any) -> list[str]:

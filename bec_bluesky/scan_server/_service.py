@@ -164,7 +164,7 @@ class ScanServer(Service):
         metadata = MetadataRules(profile.metadata_schema, profile.metadata)
         reload = PlanReload(self.pool, self.plans, keeper, self._offer, lambda: runner.renew())
         file = CommandFile(self.settings.data_dir, self.settings.beamline)
-        self._commands = commands = CommandLog(file, self._alarm_about_request)
+        self._commands = commands = CommandLog(self.bus, file, self._alarm_about_request)
         tasks = TaskBook(self.bus, self.around, reload, self.activity_changed, self.spawn)
         shelf = ScriptShelf(self.bus, self.pool, self._offer)
         await tasks.load()

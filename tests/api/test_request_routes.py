@@ -252,6 +252,15 @@ def test_the_socket_tells_status_runs_and_points_as_they_come(url: str, served: 
     assert http.get("/runs/r1/points", params={"after": "x"}).status_code == 422
 
 
+def test_the_socket_tells_who_asked_for_what(url: str, served: Settings, http: httpx.Client) -> None:
+    with live(url, served, "command") as socket:
+        item_id = add(http)
+        assert http.post("/queue/items", json={"plan": "nosuch"}).status_code >= 400
+        done, refused = (next_of(socket, "command") for _ in range(2))
+    assert (done["verb"], done["items"], done["outcome"], done["host"]) == ("add_item", [item_id], "done", "127.0.0.1")
+    assert (refused["outcome"], refused["code"]) == ("refused", "unknown_plan")
+
+
 def test_a_late_joiner_gets_the_present_run_whole(url: str, served: Settings, http: httpx.Client) -> None:
     add(http, "wait", start=True)
     until(lambda: http.get("/queue/status").json()["run_uid"])

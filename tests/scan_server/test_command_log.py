@@ -1,5 +1,6 @@
 """Every command is in the log with who asked it and what became of it; looking is not, and no secret is."""
 
+import asyncio
 import datetime
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import ALARMS
+from bec_bluesky.channels import ALARMS, COMMANDS
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.messages.around_queue import Command, LockAll, Unlock
 from bec_bluesky.messages.queue import AddItem, AddItems, ControlRun, GetStatus, Request
 from bec_bluesky.people import CommandFile
 from bec_bluesky.scan_server import ScanServer
-from bec_bluesky.scan_server._command_log import command_of
+from bec_bluesky.scan_server._command_log import CommandLog, command_of
 from bec_bluesky.settings import Settings
 from tests.scan_server.scan_server_harness import SCRIPTED, Client, serving, until
 
@@ -96,6 +97,20 @@ async def test_the_last_commands_before_an_orderly_end_are_written(settings: Set
         for number in range(50):
             await client.ask(AddItem(plan="brief", title=str(number)))
     assert len(await logged(settings, 50)) == 50
+
+
+async def test_writes_at_the_same_moment_write_each_command_once(settings: Settings, bus: Bus) -> None:
+    async def alarm(text: str) -> None:
+        raise AssertionError(text)
+
+    file = CommandFile(settings.data_dir, settings.beamline)
+    log = CommandLog(bus, file, alarm)
+    for number in range(20):
+        body = AddItem(plan="count", title=str(number))
+        log.note(Request(request_id=str(number), reply_to="c", deadline=0.0, user="ann", body=body), None, None)
+    assert await asyncio.gather(*(log.write() for _ in range(5))) == [True] * 5
+    assert [each.asked["title"] for each in file.newest()] == [str(number) for number in reversed(range(20))]
+    assert [command for _, command in await bus.newest(COMMANDS, 100)] == list(file.newest())
 
 
 def test_what_is_endless_is_cut_and_what_json_has_not_is_written_as_python_does(tmp_path: Path) -> None:
