@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import Awaitable, Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response, WebSocket, status
+from fastapi import APIRouter, Depends, Query, Request, Response, WebSocket, status
 
-from bec_bluesky.api._access import AT_INSTRUMENT, Asking
+from bec_bluesky.api._access import AT_INSTRUMENT, Asking, asking
 from bec_bluesky.api._device_models import (
     Device,
     DeviceDetails,
@@ -59,9 +59,9 @@ def device_router(bus: Bus, caller: Caller, access: DeviceAccess) -> APIRouter:
         return await devices.list(label=label, state=state, readout=readout, server=server)
 
     @router.post("/stop_all")
-    async def stop_all() -> Stopped:
+    async def stop_all(connection: Request) -> Stopped:
         """Panic stop: stop everything that moves, whoever moves it, and abort what runs."""
-        return await devices.stop_all()
+        return await devices.stop_all(asking(connection))
 
     @router.websocket("/live")
     async def live(socket: WebSocket, devices: Annotated[str, Query()]) -> None:
@@ -195,9 +195,9 @@ class _Devices:
             text = f"Device {path!r} is not allowed for users from {who.group!r} group."
             raise ProblemError(status.HTTP_403_FORBIDDEN, Problem(detail=text, code="not_permitted"))
 
-    async def stop_all(self) -> Stopped:
+    async def stop_all(self, who: dict[str, Any]) -> Stopped:
         with problems_told():
-            report = await panic_stop(self._bus, self._caller)
+            report = await panic_stop(self._bus, self._caller, **who)
         return Stopped(
             complete=report.is_complete,
             servers=list(report.servers),

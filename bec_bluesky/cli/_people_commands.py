@@ -75,6 +75,7 @@ def add(
     """Add somebody: an observer looks on, a user runs plans, staff also set up the beamline, an admin may do all."""
     book = _book(context)
     user = book.add(name, role, group=group, password=_password() if password else None, note=note)
+    _warn_of_group(context, user.group)
     what = "logs in with a password" if password else f"needs a key: bec-bluesky people key new {name}"
     typer.echo(f"{user.name}: {user.role}, group {user.group}; {what}")
     return 0
@@ -92,6 +93,7 @@ def set_(
     if role is None and group is None and not password:
         raise BadArgumentError("nothing to set: give --role, --group or --password")
     user = _book(context).set(name, role=role, group=group, password=_password() if password else None)
+    _warn_of_group(context, user.group)
     typer.echo(f"{user.name}: {user.role}, group {user.group}")
     return 0
 
@@ -101,6 +103,18 @@ def remove(context: typer.Context, name: Name) -> int:
     """Take somebody out: their keys and sessions open nothing any more, at once."""
     _book(context).remove(name)
     return 0
+
+
+def _warn_of_group(context: typer.Context, group: str) -> None:
+    """Say so if the instrument's rules do not have a group, or cannot be read."""
+    try:
+        groups = UserGroups(read_rules(settings_of(context)) or DEFAULT_RULES)
+    except (SettingsError, BadArgumentError) as error:
+        typer.echo(f"the instrument's rules cannot be used: {error}", err=True)
+        return
+    if group not in groups:
+        text = f"the instrument's rules have no group {group!r}: until rules have it, it may stop what runs and no more"
+        typer.echo(text, err=True)
 
 
 def _known(book: PeopleBook, name: str) -> Principal:

@@ -130,14 +130,17 @@ def test_rules_of_a_group_hold_for_its_plans_and_devices(people: People) -> None
     assert staff.put("/rules", json={"user_groups": GROUPS}).status_code == 200
 
 
-def test_any_scope_to_write_is_enough_to_stop(people: People) -> None:
+def test_any_scope_to_write_is_enough_to_stop_in_ones_own_name(people: People, beamline: DeviceProcess) -> None:
     helper = people.add("eve", "user", scopes=["write:history:edit"])
     assert helper.get("/queue").status_code == 403
     assert helper.post("/queue/start").status_code == 403
     people.instrument.post("/queue/items", json={"plan": "wait", "start": True})
     until(lambda: people.instrument.get("/queue/status").json()["run_state"] == "running")
-    assert helper.post("/run/abort").status_code == 200
+    stopped = helper.post("/devices/stop_all")
+    assert (stopped.status_code, stopped.json()["complete"]) == (200, True)
     until(lambda: people.instrument.get("/queue/status").json()["run_state"] == "idle")
+    file = CommandFile(beamline.settings.data_dir, beamline.settings.beamline)
+    until(lambda: any((each.verb, each.user) == ("control_run abort", "eve") for each in file.newest()))
 
 
 def test_a_revoked_key_opens_nothing_at_once(people: People) -> None:

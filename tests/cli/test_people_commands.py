@@ -24,7 +24,8 @@ def test_people_get_roles_passwords_and_keys_and_lose_them(directory: Path) -> N
     assert "nobody" in people(directory, "list").stdout
     added = people(directory, "add", "ann", "--role", "staff", "--password", said="correct horse\n")
     assert (added.returncode, added.stdout) == (0, "ann: staff, group root; logs in with a password\n")
-    assert people(directory, "add", "bob", "--group", "chemists").returncode == 0
+    added = people(directory, "add", "bob", "--group", "chemists")
+    assert added.returncode == 0 and "rules have no group 'chemists'" in added.stderr
     made = people(directory, "key", "new", "bob", "--for", "2d", "--scope", "read:status", "--note", "display")
     secret = made.stdout.strip()
     book = PeopleBook(directory / "people.json")
