@@ -45,6 +45,8 @@ class Mirror:
         self.queue_uid = uid_of("queue", uuid.uuid4().hex)
         self.plans_uid = self.devices_uid = uid_of("nothing")
         self._history = ShownHistory(bus)
+        self._history_seen = self._plans_seen = -1
+        """Of the status for which they were read last: how many items had ended, and the revision of plans."""
 
     async def load(self) -> None:
         """Read what is there."""
@@ -59,20 +61,19 @@ class Mirror:
     async def follow_status(self) -> None:
         """Take every status for ever."""
         async for status in self._bus.listen(SCAN_STATUS_CHANGED):
-            before = self.status
             self._take(status)
-            if before is None or before.history != status.history:
-                with contextlib.suppress(BusError):
+            with contextlib.suppress(BusError):
+                if status.history != self._history_seen:
                     await self._history.look()
-            if before is None or before.plans_revision != status.plans_revision:
-                with contextlib.suppress(BusError):
-                    await self._load_plans()
+                    self._history_seen = status.history
+                await self._load_changed_plans()
             self._changed()
 
     async def refresh(self) -> None:
         """Ask for the status, so that an answer tells what its request did; an absent scan server changes nothing."""
         with contextlib.suppress(NoReplyError, BusError):
             self._take(await self._caller.ask(GetStatus(), timeout=2.0))
+            await self._load_changed_plans()
             self._changed()
 
     def _take(self, status: ScanServerStatus) -> None:
@@ -103,6 +104,13 @@ class Mirror:
             is_dirty.set()
             async for _ in self._bus.follow(DEVICE_CHANGES, last):
                 is_dirty.set()
+
+    async def _load_changed_plans(self) -> None:
+        """Read plans again if the status, whichever way it came, says that they are others."""
+        if self.status is not None and self.status.plans_revision != self._plans_seen:
+            seen = self.status.plans_revision
+            await self._load_plans()
+            self._plans_seen = seen
 
     async def _load_plans(self) -> None:
         self.plans = dict(sorted((await self._bus.fields(PLANS)).items()))

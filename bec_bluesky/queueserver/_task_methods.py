@@ -101,6 +101,8 @@ class TaskMethods:
         if not uids:
             return {}
         found: Tasks = await self._access.ask(GetTasks(task_ids=uids, limit=len(uids)))
+        if any(task.state != "running" for task in found.tasks):  # what it changed is shown from now on
+            await self._access.mirror.refresh()
         return {task.task_id: task for task in found.tasks}
 
 

@@ -1,6 +1,6 @@
 """Plans imported anew while everything runs: first by one worker, and by the others if that one survives it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from bec_bluesky.messages.around_queue import PlansReloaded, ReloadPlans
 from bec_bluesky.messages.queue import PlanInfo, Request
@@ -20,7 +20,7 @@ class PlanReload:
         pool: WorkerPool,
         plans: PlanBook,
         keeper: QueueKeeper,
-        offer: Callable[[list[PlanInfo]], None],
+        offer: Callable[[list[PlanInfo]], Awaitable[None]],
         reloaded: Callable[[], None],
     ) -> None:
         """`reloaded` is told when all that is there should be imported anew by others than workers, too."""
@@ -36,7 +36,7 @@ class PlanReload:
         found = await self._pool.reload(asked.module, longest=time_left(request.deadline))
         if found.failure is not None:
             raise CheckFailed(found.failure)
-        self._offer(found.plans)
+        await self._offer(found.plans)
         self._reloaded()
         after = {plan.name: plan for plan in found.plans}
         described = {name for name, plan in after.items() if name in before and before[name] != plan}

@@ -1,7 +1,7 @@
 """Scripts that are kept: what they define is there for later items, in workers that start later, too."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import SCRIPTS
@@ -24,7 +24,7 @@ _LONGEST = 60.0
 class ScriptShelf:
     """Keeps scripts, in order, on Redis; has the workers that are there take them up."""
 
-    def __init__(self, bus: Bus, pool: WorkerPool, offer: Callable[[list[PlanInfo]], None]) -> None:
+    def __init__(self, bus: Bus, pool: WorkerPool, offer: Callable[[list[PlanInfo]], Awaitable[None]]) -> None:
         self._bus, self._pool, self._offer = bus, pool, offer
         self._kept = KeptScripts()
         self._lock = asyncio.Lock()
@@ -65,7 +65,7 @@ class ScriptShelf:
                 )
             found = await self._pool.take_up(script, longest=_LONGEST, then=save)
             if offers:
-                self._offer(found.plans)
+                await self._offer(found.plans)
 
     async def forget(self) -> None:
         """Forget all, without waiting for what is being taken up; workers that are there still have what they have."""

@@ -243,7 +243,8 @@ class ScanServer(Service):
         for problem in ready.problems:
             self.spawn(self.alarm(problem), "alarm")
         self.note = ""
-        self._offer(ready.plans)
+        if self.plans.take(ready.plans):
+            self.spawn(self._save_plans(), "plans")
         self.worker_free()
         if self._runner is not None and self.around.environment == "open" and self.pool.ready == self.pool.most:
             self._runner.warm_up()  # last, since it imports what the workers did
@@ -253,10 +254,10 @@ class ScanServer(Service):
         if self._keeper is not None:
             self._keeper.nudge()
 
-    def _offer(self, plans: list[PlanInfo]) -> None:
+    async def _offer(self, plans: list[PlanInfo]) -> None:
+        """Have these plans be the ones that are offered; they are on Redis when this returns."""
         if self.plans.take(plans):
-            self.around.plans_revision += 1
-            self.spawn(self._save_plans(), "plans")
+            await self._save_plans()
 
     def item_ended(self, item: QueueItem, result: ItemResult) -> None:
         """Take the result of an item that ran."""
@@ -381,6 +382,8 @@ class ScanServer(Service):
             await self.plans.save(self.bus)
         except BusError as error:
             await self.alarm(f"the list of plans on Redis is out of date: {error}")
+        self.around.plans_revision += 1  # last: who hears of it reads what is there
+        self.activity_changed()
 
     async def _tell_devices(self, client: str) -> None:
         instruction = Instruction(client, "", [Op(0, "", "client_lost", [client])])

@@ -98,8 +98,8 @@ class TaskRunner:
         flush: Flush,
         command: tuple[str, ...] = TASK_COMMAND,
     ) -> None:
-        self._settings, self._book, self._shelf, self._console = settings, book, shelf, console
         """`flush` publishes what was printed, so that it is there when a task is told to have ended."""
+        self._settings, self._book, self._shelf, self._console = settings, book, shelf, console
         self._spawn, self._changed, self._tell_devices, self._command = spawn, changed, tell_devices, command
         self._flush = flush
         self._lanes: list[_Lane | None] = [None] * _SIDE_BY_SIDE
