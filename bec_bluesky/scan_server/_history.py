@@ -41,6 +41,7 @@ class HistoryReader:
         self._decoder = decoder(ItemDone)
         self._index = None if index is None else HistoryIndex(index)
         self._index_lock = asyncio.Lock()
+        self._is_building = False
 
     async def page(self, asked: GetHistory) -> History:
         """Give finished items, newest first, from a cursor on; as quickly in a long history as in a short one."""
@@ -73,7 +74,11 @@ class HistoryReader:
         """Put what is missing into the index, whatever time it takes; searches look through the history meanwhile."""
         if self._index is not None:
             async with self._index_lock:
-                await self._guarded(self._index, self._catch_up(self._index, float("inf")))
+                self._is_building = True
+                try:
+                    await self._guarded(self._index, self._catch_up(self._index, float("inf")))
+                finally:
+                    self._is_building = False
 
     def close(self) -> None:
         """Close the index; a search opens it again."""
@@ -113,7 +118,7 @@ class HistoryReader:
 
     async def _searched(self, asked: GetHistory, wanted: int) -> _Entries | None:
         """Search by the index; None if that is not possible now."""
-        if self._index is None or self._index_lock.locked():
+        if self._index is None or self._is_building:
             return None
         async with self._index_lock:
             return await self._guarded(self._index, self._search(self._index, asked, wanted))
