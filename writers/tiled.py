@@ -20,6 +20,7 @@ from bec_bluesky.documents import (
     RunSink,
     find_catalog,
 )
+from writers._tiled_names import StoredNames
 from writers._tiled_server import ServerAbsent, TiledServer
 
 if TYPE_CHECKING:
@@ -35,12 +36,15 @@ _OPERATION = 15.0
 _LOADING = 15.0
 """Seconds within which Tiled's client is imported."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
-_LONGEST_PAUSE = 60.0
-"""Seconds between attempts on a run that the server refuses."""
 _LINGER = 2.0
 """Seconds without a run after which the thread ends; the next run starts another."""
 _REMEMBERED = 10_000
-_FAILURES_TO_TELL = 3
+_ATTEMPTS = 6
+"""How often a run is tried that the server answers for, but does not take; with the pauses between, half a minute."""
+
+
+class RunNotTakenError(ValueError):
+    """The server answers and does not take a run, however often it is tried."""
 
 
 class _Run:
@@ -62,6 +66,7 @@ class _Run:
         self._columns: Columns = {}
         self._tables: RunTables | None = None
         self._normalizer: Any = None
+        self._names = StoredNames()
 
     def __call__(self, name: str, doc: Document) -> None:
         """Keep a document; the thread writes it."""
@@ -116,7 +121,7 @@ class _Run:
         if self._is_there_already or self._tables is None:
             return
         for name, doc in documents:
-            self._normalizer(name, doc)
+            self._normalizer(name, self._names(name, doc))
         self._tables.flush()
 
     def product(self, uri: str) -> FileReady:
@@ -173,6 +178,8 @@ class TiledWriter(RunCallback):
         self._is_loaded = threading.Event()
         self._waiting: dict[str, _Run] = {}
         self._written: dict[str, None] = {}
+        self._refused: dict[str, str] = {}
+        """{run: why it was given up}"""
         self._thread: threading.Thread | None = None
         self._server: TiledServer | None = None
         self._is_warm = False
@@ -187,6 +194,7 @@ class TiledWriter(RunCallback):
             known = self._waiting.get(uid)
             if uid in self._written or (known is not None and known.is_sealed):
                 return None
+            self._refused.pop(uid, None)  # fed again: another attempt
             if known is not None:
                 known.journal.close()
             run = self._waiting[uid] = _Run(start, self._wake, self._is_loaded)
@@ -207,7 +215,9 @@ class TiledWriter(RunCallback):
             return False
 
     def is_stored(self, run_uid: str) -> bool:
-        """Tell whether the run is in the catalogue, and announced."""
+        """Tell whether the run is in the catalogue, and announced; raises RunNotTakenError if it never will be."""
+        if run_uid in self._refused:
+            raise RunNotTakenError(self._refused[run_uid])
         return self.holds(run_uid)
 
     def tick(self) -> None:
@@ -216,10 +226,14 @@ class TiledWriter(RunCallback):
             self._start_thread()
 
     def wait(self, timeout: float = 30.0) -> bool:
-        """Wait until every run that ended is in the catalogue; False if that took longer than `timeout` seconds."""
+        """Wait until every run that ended is in the catalogue.
+
+        False if that took longer than `timeout` seconds, or if a run was given up.
+        """
         self._wake.set()
         with self._lock:
-            return self._lock.wait_for(lambda: not any(run.is_sealed for run in self._waiting.values()), timeout)
+            is_done = self._lock.wait_for(lambda: not any(run.is_sealed for run in self._waiting.values()), timeout)
+            return is_done and not self._refused
 
     def close(self) -> None:
         """Write what is here, for up to `patience` seconds, and let go."""
@@ -297,7 +311,7 @@ class TiledWriter(RunCallback):
                 return
             except Exception as error:  # noqa: BLE001  # whatever the server or upstream's writer makes of a run
                 run.begin_again()
-                _put_off(run, error)
+                self._put_off(run, error)
             else:
                 self._delay = _FIRST_DELAY
                 if run.is_written:
@@ -320,30 +334,35 @@ class TiledWriter(RunCallback):
         self._not_before = time.monotonic() + self._delay
         self._delay = min(2 * self._delay, _LONGEST_DELAY)
 
+    def _put_off(self, run: _Run, error: Exception) -> None:
+        """Try it again later: what the server could not do now it may do soon; but not for ever."""
+        run.failures += 1
+        run.not_before = time.monotonic() + 0.5 * 2**run.failures
+        text = f"the catalogue did not take the run in {run.failures} attempts: {type(error).__name__}: {error}"
+        if run.failures < _ATTEMPTS:
+            _log.warning("%s; it is tried again", text, extra={"run": run.uid})
+            return
+        _log.error("%s; it is given up", text, exc_info=error, extra={"run": run.uid})
+        _remember(self._refused, run.uid, text)
+        self._forget(run)
+
     def _finish(self, run: _Run, server: TiledServer) -> None:
         self.emit(run.product(server.uri))
+        _remember(self._written, run.uid, None)
+        self._forget(run)
+
+    def _forget(self, run: _Run) -> None:
         with self._lock:
-            self._written[run.uid] = None
-            while len(self._written) > _REMEMBERED:
-                del self._written[next(iter(self._written))]
             if self._waiting.get(run.uid) is run:
                 del self._waiting[run.uid]
             self._lock.notify_all()
         run.journal.close()
 
 
-def _put_off(run: _Run, error: Exception) -> None:
-    run.failures += 1
-    run.not_before = time.monotonic() + min(0.5 * 2**run.failures, _LONGEST_PAUSE)
-    _log.log(
-        logging.ERROR if run.failures == _FAILURES_TO_TELL else logging.WARNING,
-        "not in the catalogue after %d attempts: %s: %s; it is tried again",
-        run.failures,
-        type(error).__name__,
-        error,
-        exc_info=run.failures == _FAILURES_TO_TELL,
-        extra={"run": run.uid},
-    )
+def _remember(among: dict[str, Any], uid: str, value: Any) -> None:
+    among[uid] = value
+    while len(among) > _REMEMBERED:
+        del among[next(iter(among))]
 
 
 _to_close: "weakref.WeakSet[TiledWriter]" = weakref.WeakSet()

@@ -58,7 +58,10 @@ class RunCallback:
         return False
 
     def is_stored(self, run_uid: str) -> bool:
-        """Tell whether a run that got its stop document is safe in the sink; until then its documents are kept."""
+        """Tell whether a run that got its stop document is safe in the sink; until then its documents are kept.
+
+        Raise if it never will be: that becomes an alarm, and the documents stay on Redis.
+        """
         return True
 
     def tick(self) -> None:

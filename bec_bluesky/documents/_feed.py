@@ -164,8 +164,12 @@ class Feed:
 
     async def _close_run(self, uid: str) -> None:
         run = self._runs[uid]
-        if not run.has_failed and not await self._in_thread(self._callback.is_stored, uid):
-            return
+        if not run.has_failed:
+            try:
+                if not await self._in_thread(self._callback.is_stored, uid):
+                    return
+            except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+                await self._lose(uid, f"{type(error).__name__}: {error}")
         await self._publisher.drained()
         self._publisher.forget(uid)
         if not run.has_failed:

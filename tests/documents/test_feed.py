@@ -171,3 +171,22 @@ async def test_documents_are_kept_until_every_required_consumer_has_them(bus: Bu
 
         await until(expires)
     assert other.names == one.names
+
+
+class Refusing(Collector):
+    """Is never going to store anything."""
+
+    def is_stored(self, run_uid: str) -> bool:
+        raise ValueError("the sink does not take it")
+
+
+async def test_a_run_that_a_sink_never_takes_is_told_and_its_documents_stay(bus: Bus) -> None:
+    async with feeding(bus, Refusing()):
+        uid = await publish(bus, run_documents(2))
+        async with asyncio.timeout(10):
+            while not await bus.redis.xlen(bus.key(ALARMS)):
+                await asyncio.sleep(0.02)
+    ((_, alarm),) = await bus.redis.xrange(bus.key(ALARMS))
+    assert b"the sink does not take it" in alarm[b"m"]
+    assert await bus.redis.ttl(bus.key(DOCUMENTS, run=uid)) == -1
+    assert not await bus.redis.exists(bus.key(STORED, run=uid))

@@ -285,6 +285,37 @@ def test_values_that_do_not_fit_the_first_ones_are_kept(
     assert catalog[uid]["primary"]["whole"].read().tolist() == [1, 2, 2.5]
 
 
+def test_names_that_sql_refuses_are_stored_under_others(
+    run_engine: RunEngine, writer: TiledWriter, catalog: Any
+) -> None:
+    names = ["Det", "det", "it's", "f(x)", "1st", "x" * 100, "two words", "select", "ts_det"]
+    uid, _ = run(run_engine, bp.count([Signal(name=name, value=float(n)) for n, name in enumerate(names)], 2), writer)
+    assert writer.wait()
+    primary = catalog[uid]["primary"]
+    keys = primary.metadata["data_keys"]
+    stored = {of.get("data_key", key): key for key, of in keys.items()}
+    assert stored.keys() == set(names)
+    table = primary.read()
+    assert {name: table[stored[name]].values.tolist() for name in names} == {
+        name: [float(n)] * 2 for n, name in enumerate(names)
+    }
+
+
+def test_a_run_that_the_server_never_takes_is_given_up(
+    run_engine: RunEngine, address: CatalogAddress, monkeypatch: pytest.MonkeyPatch, gauss: SynGauss
+) -> None:
+    monkeypatch.setattr("writers.tiled._ATTEMPTS", 2)
+    writer = TiledWriter(address.uri, address.api_key)
+    _, documents = run(run_engine, bp.count([gauss], 2))
+    documents[1][1]["data_keys"]["gauss"] = {"dtype": "number", "shape": "no shape", "source": ""}
+    for name, doc in documents:
+        writer(name, doc)
+    assert not writer.wait()
+    with pytest.raises(ValueError, match="did not take the run in 2 attempts"):
+        writer.is_stored(documents[0][1]["uid"])
+    writer.close()
+
+
 def test_a_run_taken_while_the_server_is_absent_is_written_when_it_comes(
     run_engine: RunEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch, motor: SynAxis, gauss: SynGauss
 ) -> None:
