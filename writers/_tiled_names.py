@@ -36,7 +36,8 @@ def stored_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _is_plain(key: str) -> bool:
-    begins_well = key[:1].isascii() and key[:1].isalpha()  # a leading underscore is Tiled's own
+    # a leading underscore is Tiled's own, and `ts_` tells bluesky's clients that a column is one of timestamps
+    begins_well = key[:1].isascii() and key[:1].isalpha() and not key.lower().startswith("ts_")
     return begins_well and len(key.encode()) <= _MOST and not _REFUSED.search(key)
 
 
@@ -46,7 +47,7 @@ def _columns(key: str) -> set[str]:
 
 def _free_name(key: str, taken: set[str]) -> str:
     name = _REFUSED.sub("_", key)
-    if not _is_plain(name[:1]):
+    if not _is_plain(name[:3]):
         name = f"x{name}" if name.startswith("_") else f"x_{name}"
     number = 1
     while True:

@@ -15,7 +15,7 @@ from writers._tiled_names import StoredNames, stored_names
         (["det", "motor_setpoint", "det:x", "two words", "température", "order"], {}),
         (["Det", "det"], {"det": "det_2"}),
         (['a"b', "it's", "50%", "f(x)"], {'a"b': "a_b", "it's": "it_s", "50%": "x_50_", "f(x)": "f_x_"}),
-        (["a", "ts_a", "a.b"], {"ts_a": "ts_a_2", "a.b": "a_b"}),
+        (["a", "ts_a", "a.b"], {"ts_a": "x_ts_a", "a.b": "a_b"}),
         (["1st", "Å", "", "_a"], {"1st": "x_1st", "Å": "x_Å", "": "x_", "_a": "x_a"}),
         (["time", "seq_num"], {}),
         (["x" * 300], {"x" * 300: "x" * 60}),
