@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     qserver_encoding: Literal["json", "msgpack"] = Field(
         default="json", description="how requests and answers on the control socket are written"
     )
+    catalog_url: str | None = Field(
+        default=None,
+        pattern="^postgresql://",
+        description="postgresql://user:password@host/database for the catalogue's metadata and tables; none: SQLite",
+    )
     accelerations: str = Field(
         default="all",
         description="changes that make the RunEngine faster: all, none, names, or names with '-' that stay off",

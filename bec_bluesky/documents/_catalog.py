@@ -1,8 +1,8 @@
 """The embedded Tiled catalogue of runs: its configuration, its files, and the ASGI app that serves it.
 
-Metadata are in SQLite, the events' columns in tables of a second SQLite file (any number of processes may read while
-one writes, which DuckDB refuses), arrays as Zarr files. Frames stay in the detectors' own files below
-`settings.files_dir`.
+By default metadata are in SQLite, the events' columns in tables of a second SQLite file (any number of processes may
+read while one writes, which DuckDB refuses); with `settings.catalog_url` both are in PostgreSQL. Arrays are Zarr files.
+Frames stay in the detectors' own files below `settings.files_dir`.
 """
 
 import asyncio
@@ -28,8 +28,17 @@ def _tables_file(settings: Settings) -> Path:
     return settings.catalog_dir / "tables.db"
 
 
+def _metadata_url(settings: Settings) -> str:
+    """Give the address of the metadata, as SQLAlchemy takes it."""
+    if settings.catalog_url:
+        return f"postgresql+asyncpg://{settings.catalog_url.partition('://')[2]}"
+    return f"sqlite+aiosqlite:///{_metadata_file(settings)}"
+
+
 def catalog_exists(settings: Settings) -> bool:
     """Tell whether a catalogue was ever made in this data directory."""
+    if settings.catalog_url:
+        return True
     return _metadata_file(settings).is_file() and _tables_file(settings).is_file()
 
 
@@ -40,17 +49,18 @@ def catalog_configuration(
 
     `root_path` is the prefix under which the app is mounted.
     """
-    metadata = _metadata_file(settings)
-    tables = f"sqlite:///{_tables_file(settings)}"
+    tables = settings.catalog_url or f"sqlite:///{_tables_file(settings)}"
     arrays = str(settings.catalog_dir / "arrays")
     catalog: dict[str, Any] = {
-        "uri": f"sqlite+aiosqlite:///{metadata}",
+        "uri": _metadata_url(settings),
         "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
         "metadata": {"name": settings.beamline},
         "readable_storage": [str(settings.files_dir)],
     }
     if read_only:
-        catalog["uri"] = f"sqlite+aiosqlite:///file:{quote(str(metadata))}?mode=ro&uri=true"
+        if not settings.catalog_url:
+            path = quote(str(_metadata_file(settings)))
+            catalog["uri"] = f"sqlite+aiosqlite:///file:{path}?mode=ro&uri=true"
         catalog["readable_storage"] += [tables, arrays]
     else:
         catalog["writable_storage"] = [arrays, tables]
@@ -81,16 +91,17 @@ def _prepare(settings: Settings) -> None:
     try:
         for directory in (settings.catalog_dir, settings.catalog_dir / "arrays", settings.files_dir):
             directory.mkdir(parents=True, exist_ok=True)
-        _tables_file(settings).touch(mode=0o600)
+        if not settings.catalog_url:
+            _tables_file(settings).touch(mode=0o600)
     except OSError as error:
         raise SettingsError(
             f"the catalogue directory {settings.catalog_dir} cannot be written ({error.strerror}): "
             "set BEC_BLUESKY_DATA_DIR to another one"
         ) from error
-    asyncio.run(_initialize(_metadata_file(settings)))
+    asyncio.run(_initialize(_metadata_url(settings)))
 
 
-async def _initialize(path: Path) -> None:
+async def _initialize(url: str) -> None:
     """Create the tables where there are none; what an interrupted start left half made is completed.
 
     Tiled itself starts a process for this at every start (two seconds); here it costs milliseconds.
@@ -98,6 +109,7 @@ async def _initialize(path: Path) -> None:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
     from sqlalchemy.engine import Connection
+    from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.ext.asyncio import create_async_engine
     from tiled.alembic_utils import DatabaseUpgradeNeeded, UninitializedDatabase, UnrecognizedDatabase, check_database
     from tiled.catalog.alembic_constants import ALEMBIC_DIR
@@ -106,7 +118,8 @@ async def _initialize(path: Path) -> None:
     def stamp(connection: Connection) -> None:
         MigrationContext.configure(connection).stamp(ScriptDirectory(str(ALEMBIC_DIR)), "head")
 
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    engine = create_async_engine(url)
+    place = engine.url.render_as_string(hide_password=True)
     try:
         with contextlib.suppress(UninitializedDatabase):
             await check_database(engine, REQUIRED_REVISION, ALL_REVISIONS)
@@ -114,13 +127,17 @@ async def _initialize(path: Path) -> None:
         await initialize_database(engine)
         async with engine.begin() as connection:
             await connection.run_sync(stamp)
-        _log.info("made the catalogue %s", path)
+        _log.info("made the catalogue %s", place)
     except DatabaseUpgradeNeeded as error:
         raise SettingsError(
-            f"the catalogue {path} was made by an older Tiled: copy it, "
-            f"then run `tiled catalog upgrade-database {path}`"
+            f"the catalogue {place} was made by an older Tiled: copy it, "
+            f"then run `tiled catalog upgrade-database {place}`"
         ) from error
     except UnrecognizedDatabase as error:
-        raise SettingsError(f"{path} is no catalogue that this version of Tiled can read: {error}") from error
+        raise SettingsError(f"{place} is no catalogue that this version of Tiled can read: {error}") from error
+    except (OSError, SQLAlchemyError) as error:
+        raise SettingsError(
+            f"the catalogue {place} cannot be opened ({error}): check BEC_BLUESKY_CATALOG_URL and its server"
+        ) from error
     finally:
         await engine.dispose()
