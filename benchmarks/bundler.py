@@ -78,7 +78,7 @@ class _Run:
     def point(self, number: int) -> Documents:
         """Give the event of a point, and what completes it: the announcement of its frame."""
         primary, _, resource = self._uids
-        datum = {
+        datum: dict[str, Any] = {
             "uid": f"{resource}/{number}",
             "stream_resource": resource,
             "descriptor": primary,

@@ -10,7 +10,7 @@ _REFUSED = re.compile(r"""['"`;\\%()=+./\x00-\x1f]|--|\*""")
 """What Tiled refuses in a column, what event-model has in no name (dots and slashes), and control characters."""
 _MOST = 60
 """Bytes: 63 in PostgreSQL, and a column of timestamps is `ts_` and the name."""
-_TAKEN = ("seq_num", "time", "seq_num_", "time_")
+_TAKEN: tuple[str, ...] = ("seq_num", "time", "seq_num_", "time_")
 """Columns of every table; Tiled's writer renames data keys of these names itself."""
 
 
@@ -21,7 +21,7 @@ def stored_names(keys: Iterable[str]) -> dict[str, str]:
     event-model has no dots and slashes in names.
     """
     wanted = sorted(set(keys) - set(_TAKEN[:2]))
-    taken = set(_TAKEN)
+    taken: set[str] = {*_TAKEN}
     refused: list[str] = []
     for key in wanted:
         if _is_plain(key) and not taken & _columns(key):
