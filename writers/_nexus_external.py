@@ -1,12 +1,15 @@
 """Files that detectors wrote: linked from the run's file, and checked."""
 
 import glob
+import hashlib
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 import h5py
+import numpy as np
 
 from bec_bluesky.documents import Document
 from writers._nexus_stream import StreamTable, key_attributes
@@ -20,7 +23,7 @@ _HDF5 = ("application/x-hdf5", "application/x-hdf5-swmr", "application/x-hdf")
 
 
 class ExternalFrames:
-    """What one stream resource promised: a dataset in a file, and how many of its rows belong to the run."""
+    """What one stream resource promised: a dataset in a file, and which of its rows belong to the run."""
 
     def __init__(self, resource: Document) -> None:
         self.key = str(resource.get("data_key") or "")
@@ -30,11 +33,20 @@ class ExternalFrames:
         self.dataset = str(parameters.get("dataset") or parameters.get("path") or "")
         self.stream = ""
         """Known with the first stream datum."""
+        self.first: int | None = None
+        """The first index of all stream datums; None before the first."""
         self.frames = 0
         """One past the last index of all stream datums."""
+        self.missing = 0
+        """Indices that no stream datum had, though a later one came."""
+        self.repeated = 0
+        self.per_index = 1
+        """Rows of the dataset for each index."""
         self.shape: tuple[int, ...] | None = None
-        """Of the dataset, once it was looked at; None if it cannot be read."""
-        self.link: h5py.ExternalLink | None = None
+        """Of what is linked, once it was looked at; None if it cannot be read."""
+        self.dtype: np.dtype = np.dtype(np.float64)
+        self.link: h5py.ExternalLink | h5py.Dataset | None = None
+        """What stands in the stream's group for these frames; None if others of the same key stand for them."""
 
     @property
     def path(self) -> Path | None:
@@ -42,13 +54,43 @@ class ExternalFrames:
         parsed = urlparse(self.uri)
         return Path(unquote(parsed.path)) if parsed.scheme in ("file", "") and parsed.path else None
 
+    @property
+    def is_hdf5(self) -> bool:
+        """Whether it can be linked."""
+        return self.mimetype in _HDF5 and self.path is not None and bool(self.dataset)
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The rows of the dataset that belong to the run: the first, and one past the last."""
+        return (self.first or 0) * self.per_index, self.frames * self.per_index
+
+    def extend(self, datum: Document) -> None:
+        """Take the indices of a stream datum."""
+        indices = datum.get("indices") or {}
+        start, stop = int(indices.get("start", 0)), int(indices.get("stop", 0))
+        if self.first is None:
+            self.first = start
+        elif start > self.frames:
+            self.missing += start - self.frames
+        elif start < self.frames:
+            self.repeated += min(stop, self.frames) - start
+        self.first = min(self.first, start)
+        self.frames = max(self.frames, stop)
+
+    def look(self) -> tuple[int, ...]:
+        """Give the shape of the dataset as it is now; raises OSError or KeyError if it cannot be read."""
+        assert self.path is not None
+        shape, self.dtype = _look(self.path, self.dataset)
+        return shape
+
 
 class ExternalFiles:
     """The stream resources of one run."""
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, root: Path, folder: Path, *, with_checksums: bool = False) -> None:
         self._root = root.resolve()
         self._folder = folder.resolve()
+        self._with_checksums = with_checksums
         self._by_uid: dict[str, ExternalFrames] = {}
         self._old: list[Document] = []
         self.problems: list[str] = []
@@ -56,7 +98,7 @@ class ExternalFiles:
     def __bool__(self) -> bool:
         return bool(self._by_uid or self._old)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[ExternalFrames]:
         """Give every resource, in the order they came."""
         return iter(self._by_uid.values())
 
@@ -67,37 +109,89 @@ class ExternalFiles:
         else:
             self._old.append(resource)
 
-    def extend(self, datum: Document, stream: str) -> None:
+    def extend(self, datum: Document, stream: StreamTable | None) -> None:
         """Take a stream datum: which rows there are now."""
         frames = self._by_uid.get(datum["stream_resource"])
-        if frames is not None:
-            frames.stream = stream or frames.stream
-            frames.frames = max(frames.frames, int((datum.get("indices") or {}).get("stop", 0)))
+        if frames is None:
+            self.problems.append(f"stream datum {datum.get('uid')}: its stream resource never came")
+            return
+        frames.stream = frames.stream if stream is None else stream.name
+        frames.extend(datum)
+
+    def is_late(self, streams: Mapping[str, StreamTable]) -> bool:
+        """Tell whether a file is not there yet, or has fewer frames than were promised."""
+        for frames in self:
+            if not frames.is_hdf5:
+                continue
+            try:
+                shape = frames.look()
+            except (OSError, KeyError):
+                return True
+            frames.per_index = _rows_per_index(shape, frames, streams)
+            if (shape[0] if shape else 0) < frames.rows[1]:
+                return True
+        return any(not _is_there(_old_path(resource)) for resource in self._old)
 
     def link(self, streams: dict[str, StreamTable], listing: h5py.Group) -> None:
         """Link every dataset where its column would be, check it, and list the files in `/entry/external_files`."""
         names = Names()
+        together: dict[tuple[str, str], list[ExternalFrames]] = {}
         for frames in self:
-            entry = listing.create_group(names[f"{frames.stream}_{frames.key}"])
-            set_attributes(entry, {"NX_class": "NXnote", "uri": frames.uri, "frames": frames.frames})
-            write_value(entry, "file_name", frames.uri)
-            write_value(entry, "type", frames.mimetype)
-            self._check(frames)
-            stream = streams.get(frames.stream)
-            if frames.link is not None and stream is not None:
-                name = stream.names[frames.key]
-                if name in stream.group:  # a second file of the same detector
-                    name = stream.names[f"{frames.key} in {frames.uri}"]
-                stream.group[name] = frames.link
-                entry["data"] = frames.link
-                attributes = key_attributes(frames.key, stream.data_keys.get(frames.key, {}))
-                set_attributes(entry, {name: value for name, value in attributes.items() if name != "source"})
+            entry = listing.create_group(names.another(f"{frames.stream}_{frames.key}"))
+            self._list(frames, entry, streams)
+            if frames.is_hdf5:
+                together.setdefault((frames.stream, frames.key), []).append(frames)
+        for (stream, _), parts in together.items():
+            if stream in streams:
+                self._place(streams[stream], parts)
         for resource in self._old:
             self._link_old(resource, listing.create_group(names[str(resource.get("uid"))]))
 
+    def _list(self, frames: ExternalFrames, entry: h5py.Group, streams: Mapping[str, StreamTable]) -> None:
+        set_attributes(entry, {"NX_class": "NXnote", "uri": frames.uri, "frames": frames.frames})
+        write_value(entry, "file_name", frames.uri)
+        write_value(entry, "type", frames.mimetype)
+        self._check(frames, streams)
+        if frames.is_hdf5 and frames.path is not None:
+            entry["data"] = h5py.ExternalLink(self._name_of(frames.path), frames.dataset)
+            if self._with_checksums and frames.path.is_file():
+                set_attributes(entry, {"checksum": _checksum(frames.path)})
+        if (stream := streams.get(frames.stream)) is not None:
+            attributes = key_attributes(frames.key, stream.data_keys.get(frames.key, {}))
+            set_attributes(entry, {name: value for name, value in attributes.items() if name != "source"})
+
+    def _place(self, stream: StreamTable, parts: list[ExternalFrames]) -> None:
+        """Let one dataset of the stream stand for all files of a detector: a link, or a virtual dataset of its rows."""
+        first, name = parts[0], stream.names[parts[0].key]
+        assert first.path is not None
+        known = [part for part in parts if part.shape]
+        is_whole = len(parts) == 1 and (not first.shape or first.rows in ((0, first.shape[0]), (0, 0)))
+        if is_whole or not known or len({part.shape[1:] for part in known if part.shape}) > 1:
+            first.link = stream.group[name] = h5py.ExternalLink(self._name_of(first.path), first.dataset)
+            for part in parts[1:]:
+                assert part.path is not None
+                other = stream.names[f"{part.key} in {part.uri}"]
+                part.link = stream.group[other] = h5py.ExternalLink(self._name_of(part.path), part.dataset)
+            return
+        frame = (known[0].shape or ())[1:]
+        dtype = np.result_type(*(part.dtype for part in known))
+        total = sum(part.rows[1] - part.rows[0] for part in parts)
+        layout, at = h5py.VirtualLayout((total, *frame), dtype), 0
+        for part in parts:
+            assert part.path is not None
+            begin, end = part.rows
+            shape = part.shape or (end, *frame)
+            present = max(0, min(end, shape[0]) - begin)
+            source = h5py.VirtualSource(self._name_of(part.path), part.dataset, shape=shape, dtype=part.dtype)
+            if present:
+                layout[at : at + present] = source[begin : begin + present]
+            at += end - begin
+        dataset = stream.group.create_virtual_dataset(name, layout, fillvalue=_nothing(dtype))
+        set_attributes(dataset, key_attributes(first.key, stream.data_keys.get(first.key, {})))
+        first.link, first.shape = dataset, (total, *frame)
+
     def _link_old(self, resource: Document, entry: h5py.Group) -> None:
-        spec = str(resource.get("spec") or "")
-        path = Path(str(resource.get("root") or "/")) / str(resource.get("resource_path") or "").lstrip("/")
+        spec, path = str(resource.get("spec") or ""), _old_path(resource)
         kwargs = resource.get("resource_kwargs")
         set_attributes(entry, {"NX_class": "NXnote", "spec": spec, "resource": resource.get("uid")})
         write_value(entry, "file_name", str(path))
@@ -105,33 +199,38 @@ class ExternalFiles:
         dataset = _OLD_DATASETS.get(spec)
         if dataset is not None:
             entry["data"] = h5py.ExternalLink(self._name_of(path), dataset)
-        if not path.exists() and not any(path.parent.glob(f"{glob.escape(path.name)}*")):  # some name many files
+        if not _is_there(path):
             self.problems.append(f"{spec or 'a resource'}: the file {path} is not there")
         elif dataset is not None:
             try:
-                _shape(path, dataset)
+                _look(path, dataset)
             except (OSError, KeyError) as error:
                 self.problems.append(f"{spec}: {dataset} in {path} cannot be read ({str(error)[:200]})")
 
-    def _check(self, frames: ExternalFrames) -> None:
+    def _check(self, frames: ExternalFrames, streams: Mapping[str, StreamTable]) -> None:
         path, what = frames.path, f"{frames.stream or 'no stream'}/{frames.key}"
-        if frames.mimetype not in _HDF5 or path is None or not frames.dataset:
+        if frames.missing:
+            self.problems.append(f"{what}: {frames.missing} frames are missing, by the indices of the stream datums")
+        if frames.repeated:
+            self.problems.append(f"{what}: {frames.repeated} frames were announced twice")
+        if not frames.is_hdf5 or path is None:
+            gone = "" if path is None or _is_there(path) else ", and is not there"
             self.problems.append(
-                f"{what}: {frames.uri} ({frames.mimetype}) is named here, but only HDF5 files are linked"
+                f"{what}: {frames.uri} ({frames.mimetype}) is named here, but only HDF5 files are linked{gone}"
             )
             return
-        frames.link = h5py.ExternalLink(self._name_of(path), frames.dataset)
         if not path.is_file():
             self.problems.append(f"{what}: the file {path} is not there")
             return
         try:
-            frames.shape = _shape(path, frames.dataset)
+            frames.shape = frames.look()
         except (OSError, KeyError) as error:
             self.problems.append(f"{what}: {frames.dataset} in {path} cannot be read ({str(error)[:200]})")
             return
-        present = frames.shape[0] if frames.shape else 0
-        if present < frames.frames:
-            self.problems.append(f"{what}: {path} holds {present} frames of the {frames.frames} that were announced")
+        frames.per_index = _rows_per_index(frames.shape, frames, streams)
+        present, promised = frames.shape[0] if frames.shape else 0, frames.rows[1]
+        if present < promised:
+            self.problems.append(f"{what}: {path} holds {present} frames of the {promised} that were announced")
 
     def _name_of(self, path: Path) -> str:
         """Give a relative name if the file moves together with ours."""
@@ -139,7 +238,32 @@ class ExternalFiles:
         return os.path.relpath(resolved, self._folder) if resolved.is_relative_to(self._root) else str(resolved)
 
 
-def _shape(path: Path, dataset: str) -> tuple[int, ...]:
+def _rows_per_index(shape: tuple[int, ...], frames: ExternalFrames, streams: Mapping[str, StreamTable]) -> int:
+    """Tell how many rows each index has: a data key that has as many dimensions as the dataset says it first."""
+    stream = streams.get(frames.stream)
+    declared = list((stream.data_keys.get(frames.key, {}) if stream else {}).get("shape") or ())
+    return int(declared[0]) if len(declared) == len(shape) > 1 and declared[0] and int(declared[0]) > 0 else 1
+
+
+def _nothing(dtype: np.dtype) -> Any:
+    return np.nan if dtype.kind == "f" else 0
+
+
+def _old_path(resource: Document) -> Path:
+    return Path(str(resource.get("root") or "/")) / str(resource.get("resource_path") or "").lstrip("/")
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether a file is there, or several whose names begin so."""
+    return path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}*"))
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _look(path: Path, dataset: str) -> tuple[tuple[int, ...], np.dtype]:
     """Look at a dataset that its writer may have open still."""
     try:
         file = h5py.File(path, "r", swmr=True)
@@ -149,4 +273,4 @@ def _shape(path: Path, dataset: str) -> tuple[int, ...]:
         found = file[dataset]
         if not isinstance(found, h5py.Dataset):
             raise KeyError(f"{dataset} is no dataset")
-        return tuple(found.shape)
+        return tuple(found.shape), found.dtype

@@ -10,7 +10,7 @@ from pathlib import Path
 import event_model
 import h5py
 
-from bec_bluesky.documents import Document, FileReady
+from bec_bluesky.documents import AnalysisResult, Document, FileReady
 from bec_bluesky.errors import SettingsError
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_column import GrowingDataset
@@ -20,6 +20,7 @@ from writers._nexus_head import collection, group_in, write_head, write_root, wr
 from writers._nexus_instrument import Axes, link_group, write_instrument, write_logs, write_readout_groups
 from writers._nexus_place import Place
 from writers._nexus_plot import write_plots
+from writers._nexus_results import Results
 from writers._nexus_stream import StreamTable
 from writers._nexus_text import Names, seconds, set_attributes, write_value
 from writers._tiled_column import Column
@@ -32,6 +33,8 @@ _BATCH_BYTES = 16 * 2**20
 """Large arrays of one stream in memory, at most (and one event)."""
 _FLUSH_EVERY = 1.0
 """Seconds."""
+_RESULTS_SETTLE = 0.05
+"""Seconds without another result, after which the final ones are taken for all."""
 _RESUMED = "an earlier attempt to write this run was cut short; everything was written again, from the start document"
 
 
@@ -53,6 +56,10 @@ class RunFile:
         self._flushed = time.monotonic()
         self._failure: Exception | None = None
         self._is_abandoned = False
+        self._stop: Document | None = None
+        self._ended = 0.0
+        self._last_result = 0.0
+        self.results = Results()
         self._file = h5py.File(place.part, "w", libver="earliest")
         with self._writing():
             write_root(self._file, time.time())
@@ -64,7 +71,7 @@ class RunFile:
             self._stream_group = collection(self._entry, "streams")
 
     def __call__(self, name: str, doc: Document) -> None:
-        """Take one document; the stop document completes the part file and closes it.
+        """Take one document; after the stop document, `complete` is due.
 
         Raises SettingsError if the file cannot be written, and then for every document that follows.
         """
@@ -89,10 +96,10 @@ class RunFile:
             case "stream_resource" | "resource":
                 self._external.add(doc)
             case "stream_datum":
-                self._external.extend(doc, "" if stream is None else stream.name)
+                self._external.extend(doc, stream)
             case "stop":
-                with self._writing():
-                    self._finish(doc)
+                self._stop, self._ended = doc, time.monotonic()
+                self.flush()
                 return
             case _:
                 pass
@@ -101,6 +108,33 @@ class RunFile:
             self.flush()
         else:
             self.flush_if_due()
+
+    def has_late_files(self, patience: float) -> bool:
+        """Tell whether a detector's file is awaited still: until so many seconds after the run's end."""
+        return self._time_since_end < patience and self._external.is_late(self._streams)
+
+    def has_late_results(self, patience: float) -> bool:
+        """Tell whether results of analyses are awaited still: scans have some soon after their end."""
+        if not Axes(self.start).dimensions or self._time_since_end >= patience:
+            return False
+        return not self.results.are_final or time.monotonic() - self._last_result < _RESULTS_SETTLE
+
+    def take_result(self, result: AnalysisResult) -> None:
+        """Take what an analysis found."""
+        self.results.take(result)
+        self._last_result = time.monotonic()
+
+    @property
+    def _time_since_end(self) -> float:
+        """Seconds since the run's stop: what is written long after it waits for nothing."""
+        since = time.time() - seconds((self._stop or {}).get("time"))
+        return max(since, time.monotonic() - self._ended)
+
+    def complete(self) -> None:
+        """Write what is left to say of the run, and close the part file; raises SettingsError if that fails."""
+        assert self._stop is not None
+        with self._writing():
+            self._finish(self._stop)
 
     def flush_if_due(self) -> None:
         """Write what is in memory if it has been there for a second."""
@@ -177,7 +211,13 @@ class RunFile:
         self._documents.flush(is_last=True)
         write_tail(self._entry, self.start, stop)
         self._check_numbers(stop)
-        for write in (self._write_links, self._write_instrument, self._write_side_streams, self._write_plots):
+        for write in (
+            self._write_links,
+            self._write_instrument,
+            self._write_side_streams,
+            self._write_plots,
+            self._write_results,
+        ):
             try:
                 write()
             except Exception as error:  # noqa: BLE001  # what a malformed document breaks must not cost the data
@@ -226,6 +266,11 @@ class RunFile:
         order = self._order(axes)
         main = order[0] if order and not order[0].is_aside else None
         self._shapes = write_plots(self._entry, self.start, axes, main, self._external)
+
+    def _write_results(self) -> None:
+        if self.results:
+            order = self._order(Axes(self.start))
+            self.results.write(self._entry, order[0] if order else None, time.time())
 
     def _write_side_streams(self) -> None:
         if "baseline" in self._streams:

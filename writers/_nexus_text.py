@@ -89,13 +89,17 @@ class Names:
         """Give the name for a key, always the same."""
         if (known := self._names.get(key)) is not None:
             return known
+        self._names[key] = name = self.another(key)
+        return name
+
+    def another(self, key: str) -> str:
+        """Give a name that no call gave before, also if the key is known."""
         base = _NOT_IN_NAMES.sub("_", key)[:_LONGEST_NAME].strip(".") or "_"
         name, number = base, 1
         while name in self._taken:
             number += 1
             name = f"{base}_{number}"
         self._taken.add(name)
-        self._names[key] = name
         return name
 
 

@@ -1,11 +1,12 @@
 """Writes each run into a NeXus/HDF5 file of its own, which opens with a plot."""
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from bec_bluesky.documents import Document, Emit, FileReady, RunCallback, RunProblem, RunSink
+from bec_bluesky.documents import AnalysisResult, Document, Emit, FileReady, RunCallback, RunProblem, RunSink
 from bec_bluesky.errors import SettingsError
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
@@ -17,6 +18,8 @@ from writers._nexus_template import FileTemplate
 __all__ = ["NexusWriter", "read_documents"]
 
 _log = logging.getLogger(__name__)
+_LOOK_EVERY = 0.05
+"""Seconds between two looks for a late file, when nobody ticks."""
 _ALARMS = 5
 """Problems of one file that become alarms of their own, at most."""
 
@@ -36,9 +39,14 @@ class NexusWriter(RunCallback):
     `classes` gives devices their NeXus class by patterns of their names (`{"ring*" = "NXsource"}`); others have the one
     that they hint at, or that belongs to a label in `device_file` (motors, detectors, monitors, sources, slits,
     mirrors, sensors …), or that their part in the run tells.
+
+    Files of detectors that are not complete when the run ends are awaited for `wait_for_files` seconds, in a document
+    service without holding up other runs; with `file_checksums` their SHA-256 is written, too. What hosted analyses
+    find is awaited for `wait_for_results` seconds after a scan.
     """
 
     required: ClassVar[bool] = True
+    wants_results: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -49,6 +57,9 @@ class NexusWriter(RunCallback):
         min_free: int = 64 * 2**20,
         classes: dict[str, str] | None = None,
         device_file: str | Path | None = None,
+        wait_for_files: float = 10.0,
+        wait_for_results: float = 0.5,
+        file_checksums: bool = False,
     ) -> None:
         super().__init__(emit=emit)
         self._root = Path(directory).expanduser().absolute()
@@ -56,6 +67,12 @@ class NexusWriter(RunCallback):
         self._index = FileIndex(self._root)
         self._min_free = min_free
         self._classes = DeviceClasses(classes, device_file)
+        self._wait_for_files = wait_for_files
+        self._wait_for_results = wait_for_results
+        self._file_checksums = file_checksums
+        self._ending: dict[str, RunFile] = {}
+        """Runs that got their stop document, and wait for what comes late."""
+        self._is_ticked = False
 
     def open_run(self, start: Document) -> RunSink | None:
         """Begin a file; None if the run has one already. Raises SettingsError if none can be written."""
@@ -63,15 +80,17 @@ class NexusWriter(RunCallback):
         if self.holds(uid):
             return None
         earlier = self.open_runs.get(uid)
-        if isinstance(earlier, _Run):
-            earlier.file.close()
+        ending = earlier.file if isinstance(earlier, _Run) else self._ending.pop(uid, None)
+        if ending is not None:
+            ending.close()
         place = Place(self._root, self._template, start, min_free=self._min_free)
         if (published := place.find()) is not None:  # killed before it was announced
             self.emit(announce_again(published, start))
             self._index.add(uid, published)
             return None
         place.prepare(self._root)
-        return _Run(self, RunFile(start, place, ExternalFiles(self._root, place.folder), self._classes))
+        external = ExternalFiles(self._root, place.folder, with_checksums=self._file_checksums)
+        return _Run(self, RunFile(start, place, external, self._classes))
 
     def holds(self, run_uid: str) -> bool:
         """Tell whether the run's complete file is there."""
@@ -82,15 +101,56 @@ class NexusWriter(RunCallback):
         return self.holds(run_uid)
 
     def tick(self) -> None:
-        """Write what has been in memory for a second; a file that cannot be written raises with its next document."""
+        """Write what has been in memory for a second; a file that cannot be written raises with its next document.
+
+        Complete the runs that have everything, or have waited long enough.
+        """
+        self._is_ticked = True
         for file in self._open_files():
             try:
                 file.flush_if_due()
             except SettingsError as error:
                 _log.error("%s", error, extra={"run": str(file.start["uid"])})
 
+        self._complete_due()
+
+    def take_result(self, result: AnalysisResult) -> None:
+        """Take what an analysis found, for the run's file."""
+        run = self.open_runs.get(result.run_uid)
+        file = run.file if isinstance(run, _Run) else self._ending.get(result.run_uid)
+        if file is not None:
+            file.take_result(result)
+
+    def end(self, file: RunFile) -> None:
+        """Complete a file whose run has ended, or keep it for what comes late, if there is somebody who ticks."""
+        if self._is_ticked:
+            self._ending[str(file.start["uid"])] = file
+            if not self._is_awaited(file):
+                del self._ending[str(file.start["uid"])]
+                self._publish(file)
+            return
+        while file.has_late_files(self._wait_for_files):
+            time.sleep(_LOOK_EVERY)
+        self._publish(file)
+
+    def _is_awaited(self, file: RunFile) -> bool:
+        return file.has_late_results(self._wait_for_results) or file.has_late_files(self._wait_for_files)
+
+    def _complete_due(self) -> None:
+        for uid, file in list(self._ending.items()):
+            if self._is_awaited(file):
+                continue
+            del self._ending[uid]
+            try:
+                self._publish(file)
+            except SettingsError as error:
+                self.emit(RunProblem(run_uid=uid, source="nexus", text=str(error), level="error"))
+
     def close(self) -> None:
         """Close the files of open runs; they keep their hidden names."""
+        for file in self._ending.values():
+            file.close()
+        self._ending.clear()
         for file in self._open_files():
             try:
                 file.flush()
@@ -99,8 +159,9 @@ class NexusWriter(RunCallback):
             file.close()
         super().close()
 
-    def publish(self, file: RunFile) -> None:
-        """Give a complete file its name, and announce it."""
+    def _publish(self, file: RunFile) -> None:
+        """Complete a file, give it its name, and announce it."""
+        file.complete()
         path = file.place.publish()
         ready = file.announcement(path)
         self.emit(ready)
@@ -133,4 +194,4 @@ class _Run:
     def __call__(self, name: str, doc: Document) -> None:
         self.file(name, doc)
         if name == "stop":
-            self._writer.publish(self.file)
+            self._writer.end(self.file)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
-from bec_bluesky.messages.products import Product
+from bec_bluesky.messages.products import AnalysisResult, Product
 
 __all__ = ["Document", "Emit", "RunCallback", "RunSink"]
 
@@ -39,6 +39,8 @@ class RunCallback:
     """Whether a run's documents must be kept until this callback has stored them."""
     is_offline: ClassVar[bool] = True
     """Whether it works without a running system, so that stored documents can be replayed through it anywhere."""
+    wants_results: ClassVar[bool] = False
+    """Whether a document service gives it, by `take_result`, what hosted analyses find in its open runs."""
 
     def __init__(self, *, emit: Emit | None = None) -> None:
         self.emit: Emit = emit or _nobody
@@ -63,6 +65,9 @@ class RunCallback:
         Raise if it never will be: that becomes an alarm, and the documents stay on Redis.
         """
         return True
+
+    def take_result(self, result: AnalysisResult) -> None:
+        """Take what an analysis found in a run that was given to `open_run` and is not stored yet."""
 
     def tick(self) -> None:
         """Do what is due by time (flush); a document service calls it at least five times a second."""

@@ -20,6 +20,7 @@ __all__ = ["Feed"]
 
 _log = logger(__name__)
 _runs_decoder = decoder(RUNS.message)
+_results_decoder = decoder(RESULTS.message)
 _BATCH = 500
 _TICK = 0.1
 """Seconds between two `tick()`s of a callback."""
@@ -40,6 +41,7 @@ class _Run:
     is_sealed: bool = False
     """Whether its stop document was fed."""
     has_failed: bool = False
+    last_result: str = "0-0"
 
 
 class Feed:
@@ -112,14 +114,18 @@ class Feed:
         runs_key = self._bus.key(RUNS)
         documents = {self._bus.key(DOCUMENTS, run=uid): uid for uid in self._runs if not self._runs[uid].is_sealed}
         cursors = {runs_key: self._cursor} | {key: f"{self._runs[uid].last}-0" for key, uid in documents.items()}
+        results = {self._bus.key(RESULTS, run=uid): uid for uid in self._runs} if self._callback.wants_results else {}
+        cursors |= {key: self._runs[uid].last_result for key, uid in results.items()}
         # a sealed run that is not stored yet is looked at again soon
         block = 0.05 if any(run.is_sealed for run in self._runs.values()) else 0.25
         entries = await self._bus.read_keys(cursors, count=_BATCH, block=block)
         for stream_id, fields in entries.pop(runs_key, ()):
             await self._open_run(stream_id, _runs_decoder.decode(fields[b"m"]))
             self._cursor = stream_id
-        for key, batch in entries.items():
-            await self._feed(documents[key], batch)
+        for key in entries.keys() & documents.keys():
+            await self._feed(documents[key], entries[key])
+        for key in entries.keys() & results.keys():
+            await self._give_results(results[key], entries[key])
         for uid in [uid for uid, run in self._runs.items() if run.is_sealed]:
             await self._close_run(uid)
 
@@ -151,6 +157,14 @@ class Feed:
                 await self._lose(uid, f"{type(error).__name__}: {error}")
         if batch and batch[-1][1][b"n"] == b"stop":
             run.is_sealed = True
+
+    async def _give_results(self, uid: str, batch: list[tuple[str, dict[bytes, bytes]]]) -> None:
+        self._runs[uid].last_result = batch[-1][0]
+        try:
+            for _, fields in batch:
+                await self._in_thread(self._callback.take_result, _results_decoder.decode(fields[b"m"]))
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            _log.warning("%s took no result", self.name, exc_info=error, extra={"run": uid})
 
     def _call(self, documents: list[tuple[str, Any]]) -> None:
         for name, doc in documents:

@@ -8,12 +8,12 @@ from typing import Any
 import event_model
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import ALARMS, DOCUMENTS, POINTS, RUNS, STORED
+from bec_bluesky.channels import ALARMS, DOCUMENTS, POINTS, RESULTS, RUNS, STORED
 from bec_bluesky.documents import Document, Point, RunCallback
 from bec_bluesky.documents._feed import Feed
 from bec_bluesky.documents._publish import Publisher
 from bec_bluesky.messages import pack
-from bec_bluesky.messages.products import RunClosed, RunOpened
+from bec_bluesky.messages.products import AnalysisResult, RunClosed, RunOpened
 
 
 class Collector(RunCallback):
@@ -190,3 +190,32 @@ async def test_a_run_that_a_sink_never_takes_is_told_and_its_documents_stay(bus:
     assert b"the sink does not take it" in alarm[b"m"]
     assert await bus.redis.ttl(bus.key(DOCUMENTS, run=uid)) == -1
     assert not await bus.redis.exists(bus.key(STORED, run=uid))
+
+
+async def test_results_of_an_open_run_are_given_to_a_callback_that_wants_them(bus: Bus) -> None:
+    class Wanting(Collector):
+        wants_results = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.results: list[AnalysisResult] = []
+
+        def take_result(self, result: AnalysisResult) -> None:
+            self.results.append(result)
+
+        def is_stored(self, run_uid: str) -> bool:
+            return any(result.final for result in self.results)
+
+    documents = run_documents(3)
+    callback = Wanting()
+    facts: dict[str, Any] = {"run_uid": documents[0][1]["uid"], "scan_id": 7, "analysis": "peaks", "x": "x", "y": "y"}
+    facts |= {"points": 3}
+    async with feeding(bus, callback):
+        uid = await publish(bus, documents[:-1])
+        await bus.append(RESULTS, AnalysisResult(**facts, values={"center": 1.0}, final=False), run=uid)
+        await until(lambda: len(callback.results) == 1)
+        await publish(bus, documents[-1:], first=len(documents))
+        await until(lambda: callback.names[-1:] == ["stop"])
+        await bus.append(RESULTS, AnalysisResult(**facts, values={"center": 2.0}, final=True), run=uid)
+        await until(lambda: bus.fields(STORED, run=uid))
+    assert [result.values["center"] for result in callback.results] == [1.0, 2.0]

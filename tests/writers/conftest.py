@@ -63,7 +63,7 @@ def writer(root: Path, emitted: list[FileReady], alarms: list[RunProblem]) -> It
         elif isinstance(product, RunProblem):
             alarms.append(product)
 
-    writer = NexusWriter(directory=root, emit=take)
+    writer = NexusWriter(directory=root, emit=take, wait_for_files=0)
     yield writer
     writer.close()
 

@@ -1,0 +1,204 @@
+"""Detectors' files beside a run's file: awaited, checked, and put together."""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import bluesky.plans as bp
+import h5py
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from nexus_harness import Documents, default_plot, feed, recorded, run
+from ophyd.sim import SynAxis, SynGauss
+
+from bec_bluesky.documents import AnalysisResult, FileReady, RunProblem
+from callbacks.peaks import PeakAnalysis
+from writers.nexus import NexusWriter
+
+
+def with_files(
+    *files: tuple[Path, list[tuple[int, int]]], frame: tuple[int, ...] = (4, 3), mimetype: str = "application/x-hdf5"
+) -> Documents:
+    """Compose a run of two events whose detector `eiger` announced rows (from, up to) of files."""
+    documents = recorded([1.0, 2.0])
+    descriptor: dict[str, Any] = documents[1][1]
+    key = {"dtype": "array", "shape": [1, *frame], "source": "cam", "external": "STREAM:"}
+    descriptor["data_keys"] = {**descriptor["data_keys"], "eiger": key}
+    descriptor["object_keys"] = {**descriptor["object_keys"], "eiger": ["eiger"]}
+    descriptor["hints"] = {"eiger": {"fields": ["eiger"]}}
+    told: Documents = []
+    for number, (path, rows) in enumerate(files):
+        told.append(
+            ("stream_resource", {
+                "uid": f"r{number}", "run_start": documents[0][1]["uid"], "data_key": "eiger", "mimetype": mimetype,
+                "uri": f"file://localhost{path}", "parameters": {"dataset": "/frames"},
+            })
+        )  # fmt: skip
+        for start, stop in rows:
+            told.append(
+                ("stream_datum", {
+                    "uid": f"r{number}/{start}", "stream_resource": f"r{number}", "descriptor": descriptor["uid"],
+                    "indices": {"start": start, "stop": stop}, "seq_nums": {"start": start + 1, "stop": stop + 1},
+                })
+            )  # fmt: skip
+    return [*documents[:2], *told, *documents[2:]]
+
+
+def write_frames(path: Path, *numbers: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["frames"] = np.stack([np.full((4, 3), number, np.uint16) for number in numbers])
+
+
+def tick_until(writer: NexusWriter, emitted: list[Any], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not emitted:
+        assert time.monotonic() < deadline
+        writer.tick()
+
+
+def test_files_of_one_detector_become_one_dataset(writer: NexusWriter, emitted: list[FileReady], root: Path) -> None:
+    write_frames(root / "a.h5", 1, 2)
+    write_frames(root / "b.h5", 3, 4, 5)
+    feed(writer, with_files((root / "a.h5", [(0, 2)]), (root / "b.h5", [(0, 1), (1, 3)])))
+    assert emitted[0].problems == []
+    moved = root.rename(root.with_name("moved"))
+    data = default_plot(str(moved / Path(emitted[0].path).relative_to(root)))
+    with data.file as file:
+        frames = file["entry/streams/primary/eiger"]
+        assert frames.is_virtual
+        assert frames.dtype == np.uint16
+        assert frames[:, 0, 0].tolist() == [1, 2, 3, 4, 5]
+        assert file["entry/instrument/eiger/data"] == frames
+        assert file["entry/external_files/primary_eiger_2/data"].shape == (3, 4, 3)
+        assert file["entry/data_eiger/eiger"].shape == (5, 4, 3)
+
+
+def test_only_the_rows_of_the_run_are_shown(writer: NexusWriter, emitted: list[FileReady], root: Path) -> None:
+    write_frames(root / "shared.h5", 0, 1, 2, 3, 4)
+    feed(writer, with_files((root / "shared.h5", [(1, 2), (2, 3)])))
+    assert emitted[0].problems == []
+    with h5py.File(emitted[0].path) as file:
+        assert file["entry/streams/primary/eiger"][:, 0, 0].tolist() == [1, 2]
+
+
+def test_a_file_that_is_gone_leaves_its_place_empty(
+    writer: NexusWriter, emitted: list[FileReady], alarms: list[RunProblem], root: Path
+) -> None:
+    write_frames(root / "b.h5", 3, 4)
+    feed(writer, with_files((root / "gone.h5", [(0, 2)]), (root / "b.h5", [(0, 3)])))
+    assert emitted[0].problems == [
+        f"primary/eiger: the file {root}/gone.h5 is not there",
+        f"primary/eiger: {root}/b.h5 holds 2 frames of the 3 that were announced",
+    ]
+    assert [alarm.text.partition(": ")[2] for alarm in alarms] == emitted[0].problems
+    with h5py.File(emitted[0].path) as file:
+        assert file["entry/streams/primary/eiger"][:, 0, 0].tolist() == [0, 0, 3, 4, 0]
+
+
+def test_gaps_and_repeats_of_frames_are_said(writer: NexusWriter, emitted: list[FileReady], root: Path) -> None:
+    write_frames(root / "a.h5", *range(10))
+    feed(writer, with_files((root / "a.h5", [(0, 2), (5, 8), (7, 10)])))
+    assert emitted[0].problems == [
+        "primary/eiger: 3 frames are missing, by the indices of the stream datums",
+        "primary/eiger: 1 frames were announced twice",
+    ]
+
+
+def test_a_late_file_is_awaited_while_other_runs_go_on(root: Path, emitted: list[Any]) -> None:
+    writer = NexusWriter(directory=root, emit=emitted.append)
+    writer.tick()
+    late = with_files((root / "late.h5", [(0, 2)]))
+    feed(writer, late)
+    writer.tick()
+    assert not emitted
+    assert not writer.is_stored(late[0][1]["uid"])
+    feed(writer, other := recorded([1.0]))
+    assert [ready.run_uid for ready in emitted] == [other[0][1]["uid"]]
+    write_frames(root / "late.h5", 1)
+    writer.tick()
+    assert len(emitted) == 1, "it has one frame of two"
+    write_frames(root / "late.h5", 1, 2)
+    writer.tick()
+    assert emitted[1].run_uid == late[0][1]["uid"]
+    assert emitted[1].problems == []
+    assert writer.is_stored(late[0][1]["uid"])
+
+
+def test_a_file_that_never_comes_is_awaited_until_the_deadline(root: Path, emitted: list[Any]) -> None:
+    writer = NexusWriter(directory=root, emit=emitted.append, wait_for_files=0.2)
+    writer.tick()
+    feed(writer, with_files((root / "never.h5", [(0, 2)])))
+    assert not emitted
+    tick_until(writer, emitted)
+    assert emitted[0].problems == [f"primary/eiger: the file {root}/never.h5 is not there"]
+
+
+def test_without_anybody_who_ticks_late_files_are_awaited_at_the_stop(root: Path, emitted: list[Any]) -> None:
+    writer = NexusWriter(directory=root, emit=emitted.append, wait_for_files=0.2)
+    feed(writer, with_files((root / "never.h5", [(0, 2)])))
+    assert emitted[0].problems == [f"primary/eiger: the file {root}/never.h5 is not there"]
+
+
+def test_a_run_of_long_ago_waits_for_nothing(root: Path, emitted: list[Any]) -> None:
+    writer = NexusWriter(directory=root, emit=emitted.append, wait_for_files=1e6)
+    documents = with_files((root / "never.h5", [(0, 2)]))
+    documents[-1][1]["time"] = time.time() - 2e6
+    feed(writer, documents)
+    assert emitted[0].problems == [f"primary/eiger: the file {root}/never.h5 is not there"]
+
+
+def test_checksums_of_detector_files_are_written_when_asked_for(root: Path, emitted: list[Any]) -> None:
+    writer = NexusWriter(directory=root, emit=emitted.append, file_checksums=True)
+    write_frames(root / "a.h5", 1, 2)
+    feed(writer, with_files((root / "a.h5", [(0, 2)])))
+    digest = hashlib.sha256((root / "a.h5").read_bytes()).hexdigest()
+    with h5py.File(emitted[0].path) as file:
+        assert file["entry/external_files/primary_eiger"].attrs["checksum"] == f"sha256:{digest}"
+
+
+def test_files_of_other_kinds_are_named_and_checked(writer: NexusWriter, emitted: list[FileReady], root: Path) -> None:
+    feed(writer, with_files((root / "a.tif", [(0, 2)]), mimetype="image/tiff"))
+    assert emitted[0].problems == [
+        f"primary/eiger: file://localhost{root}/a.tif (image/tiff) is named here, but only HDF5 files are linked, "
+        "and is not there"
+    ]
+
+
+def test_results_of_analyses_are_in_the_file(
+    run_engine: RunEngine, root: Path, emitted: list[Any], motor: SynAxis, gauss: SynGauss
+) -> None:
+    writer = NexusWriter(directory=root, emit=emitted.append)
+    peaks = PeakAnalysis(emit=lambda product: writer.take_result(product))  # type: ignore[arg-type]
+    documents = run(run_engine, bp.scan([gauss], motor, -3, 3, 31), peaks, writer, title="a peak")
+    with h5py.File(emitted[0].path) as file:
+        (result,) = file["entry/results"].values()
+        assert result.attrs["NX_class"] == "NXprocess"
+        assert result["program"].asstr()[()] == "peaks"
+        assert result.attrs["x"] == "motor"
+        assert result.attrs["y"] == "gauss"
+        assert bool(result.attrs["is_final"])
+        assert result["values/center"][()] == pytest.approx(gauss.center.get(), abs=0.01)
+        assert result["fit"].attrs["NX_class"] == "NXcollection"
+    assert documents[-1][0] == "stop"
+
+
+def test_a_scan_waits_for_its_results_and_a_count_does_not(root: Path, emitted: list[Any]) -> None:
+    writer = NexusWriter(directory=root, emit=emitted.append, wait_for_results=60)
+    writer.tick()
+    feed(writer, recorded([1.0]))
+    assert len(emitted) == 1
+    scan = recorded([1.0, 2.0], hints={"dimensions": [[["x"], "primary"]]})
+    feed(writer, scan)
+    writer.tick()
+    assert len(emitted) == 1
+    facts: dict[str, Any] = {"run_uid": scan[0][1]["uid"], "scan_id": 1, "analysis": "peaks", "x": "x", "y": "y"}
+    facts |= {"points": 2, "values": {"center": 1.5}}
+    writer.take_result(AnalysisResult(**facts, final=False))
+    writer.take_result(AnalysisResult(**facts, final=True))
+    emitted.clear()
+    tick_until(writer, emitted)
+    with h5py.File(emitted[0].path) as file:
+        assert file["entry/results/peaks_y_x/values/center"][()] == 1.5
