@@ -19,6 +19,9 @@ __all__ = ["ExternalFiles", "ExternalFrames"]
 
 _OLD_DATASETS = {"AD_HDF5": "/entry/data/data", "AD_HDF5_SWMR": "/entry/data/data"}
 """Where areaDetector's file plug-in puts frames, by the `spec` of ophyd's resources."""
+_MAPPED_ALONE = 250
+"""Frames up to which each is mapped by itself, at 0.2 ms each: nexusformat (2.1) takes as many frames as there are
+mappings. More of them, in one file, are linked, which pynxtools (0.16) cannot follow."""
 _HDF5 = ("application/x-hdf5", "application/x-hdf5-swmr", "application/x-hdf")
 
 
@@ -136,14 +139,17 @@ class ExternalFiles:
         """Link every dataset where its column would be, check it, and list the files in `/entry/external_files`."""
         names = Names()
         together: dict[tuple[str, str], list[ExternalFrames]] = {}
+        entries: list[tuple[ExternalFrames, h5py.Group]] = []
         for frames in self:
-            entry = listing.create_group(names.another(f"{frames.stream}_{frames.key}"))
-            self._list(frames, entry, streams)
+            entries.append((frames, listing.create_group(names.another(f"{frames.stream}_{frames.key}"))))
+            self._list(*entries[-1], streams)
             if frames.is_hdf5:
                 together.setdefault((frames.stream, frames.key), []).append(frames)
         for (stream, _), parts in together.items():
             if stream in streams:
                 self._place(streams[stream], parts)
+        for frames, entry in entries:
+            self._show(frames, entry, is_alone=len(together.get((frames.stream, frames.key), ())) == 1)
         for resource in self._old:
             self._link_old(resource, listing.create_group(names[str(resource.get("uid"))]))
 
@@ -152,21 +158,30 @@ class ExternalFiles:
         write_value(entry, "file_name", frames.uri)
         write_value(entry, "type", frames.mimetype)
         self._check(frames, streams)
-        if frames.is_hdf5 and frames.path is not None:
-            entry["data"] = h5py.ExternalLink(self._name_of(frames.path), frames.dataset)
-            if self._with_checksums and frames.path.is_file():
-                set_attributes(entry, {"checksum": _checksum(frames.path)})
+        if self._with_checksums and frames.is_hdf5 and frames.path is not None and frames.path.is_file():
+            set_attributes(entry, {"checksum": _checksum(frames.path)})
         if (stream := streams.get(frames.stream)) is not None:
             attributes = key_attributes(frames.key, stream.data_keys.get(frames.key, {}))
             set_attributes(entry, {name: value for name, value in attributes.items() if name != "source"})
 
+    def _show(self, frames: ExternalFrames, entry: h5py.Group, *, is_alone: bool) -> None:
+        """Show what one file has: the stream's dataset if that is of this file alone, else a link into the file."""
+        if is_alone and isinstance(frames.link, h5py.Dataset):
+            entry["data"] = frames.link
+        elif frames.is_hdf5 and frames.path is not None:
+            entry["data"] = h5py.ExternalLink(self._name_of(frames.path), frames.dataset)
+
     def _place(self, stream: StreamTable, parts: list[ExternalFrames]) -> None:
-        """Let one dataset of the stream stand for all files of a detector: a link, or a virtual dataset of its rows."""
+        """Let one dataset of the stream stand for all files of a detector: a virtual dataset of the rows of the run.
+
+        What cannot be read (yet) is linked, since it may come later, and so are many frames in one file.
+        """
         first, name = parts[0], stream.names[parts[0].key]
         assert first.path is not None
         known = [part for part in parts if part.shape]
         is_whole = len(parts) == 1 and (not first.shape or first.rows in ((0, first.shape[0]), (0, 0)))
-        if is_whole or not known or len({part.shape[1:] for part in known if part.shape}) > 1:
+        is_linked = is_whole and not 0 < first.rows[1] <= _MAPPED_ALONE
+        if is_linked or not known or len({part.shape[1:] for part in known if part.shape}) > 1:
             first.link = stream.group[name] = h5py.ExternalLink(self._name_of(first.path), first.dataset)
             for part in parts[1:]:
                 assert part.path is not None
@@ -183,8 +198,9 @@ class ExternalFiles:
             shape = part.shape or (end, *frame)
             present = max(0, min(end, shape[0]) - begin)
             source = h5py.VirtualSource(self._name_of(part.path), part.dataset, shape=shape, dtype=part.dtype)
-            if present:
-                layout[at : at + present] = source[begin : begin + present]
+            step = 1 if total <= _MAPPED_ALONE else max(1, present)
+            for row in range(0, present, step):
+                layout[at + row : at + row + step] = source[begin + row : begin + row + step]
             at += end - begin
         dataset = stream.group.create_virtual_dataset(name, layout, fillvalue=_nothing(dtype))
         set_attributes(dataset, key_attributes(first.key, stream.data_keys.get(first.key, {})))
