@@ -68,9 +68,7 @@ async def keep_going(client: Client, removed: list[str], unsure: set[str]) -> No
         await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    "seed", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
 async def test_random_kills_lose_no_item_and_run_none_twice(
     settings: Settings, client: Client, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -60,7 +60,13 @@ def test_the_demo_scans_a_soft_ioc_and_every_way_of_reading_gives_the_same(
         assert len(re.findall(rf"^  {way} +.* -c ", done.stdout, re.MULTILINE)) == 3
     assert float(re.findall(r"first live point (\S+) s", done.stdout)[0]) < 60.0  # 5 s on an idle laptop
     assert read_record(load(data_dir=tmp_path / "data")) is None
-    # again, with the data of the first: the numbers go on, and the beamline stays up when that is asked for
+
+
+@pytest.mark.slow
+def test_a_second_demo_goes_on_with_the_numbers_and_stays_up_when_asked(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    assert demo(tmp_path, environment).returncode == 0
     again = demo(tmp_path, environment, "--keep")
     assert again.returncode == 0, again.stdout + again.stderr
     assert [number for number, _, _ in scans(again.stdout)] == [4, 5, 6]

@@ -7,7 +7,7 @@ import pytest
 from tests.iocs.hardware import Hardware
 from tests.live_system import until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # without hardware: tests/scan_server/test_interlocks.py
 NUM = 12
 SUSPENDER = """
 [[suspenders]]
