@@ -18,6 +18,7 @@ from writers._nexus_documents import DocumentLog, References
 from writers._nexus_external import ExternalFiles
 from writers._nexus_head import collection, group_in, write_head, write_root, write_tail
 from writers._nexus_instrument import Axes, link_group, write_instrument, write_logs, write_readout_groups
+from writers._nexus_layout import Layout, LayoutRun
 from writers._nexus_place import Place
 from writers._nexus_plot import write_plots
 from writers._nexus_results import Results
@@ -42,10 +43,16 @@ class RunFile:
     """Takes the documents of a run; its file grows under a hidden name until the stop document."""
 
     def __init__(
-        self, start: Document, place: Place, external: ExternalFiles, classes: DeviceClasses | None = None
+        self,
+        start: Document,
+        place: Place,
+        external: ExternalFiles,
+        classes: DeviceClasses | None = None,
+        layouts: Mapping[str, Layout] | None = None,
     ) -> None:
         self.start = start
         self._classes = classes or DeviceClasses()
+        self._layouts = layouts or {}
         self.place = place
         self.problems: list[str] = []
         self._external = external
@@ -222,10 +229,18 @@ class RunFile:
                 write()
             except Exception as error:  # noqa: BLE001  # what a malformed document breaks must not cost the data
                 self.problems.append(f"{write.__name__.removeprefix('_write_')}: incomplete ({error!r})")
+        self._apply_layouts(stop)
         self._write_problems()
         set_attributes(self._file, {"file_name": self.place.name})
         self._file.flush()
         self._file.close()
+
+    def _apply_layouts(self, stop: Document) -> None:
+        for where, layout in self._layouts.items():
+            try:
+                self.problems += layout(LayoutRun(self._entry, self.start, stop, self._streams)) or []
+            except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+                self.problems.append(f"layout {where}: failed ({error!r})")
 
     def _check_numbers(self, stop: Document) -> None:
         expected = stop.get("num_events") or {}

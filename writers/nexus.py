@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,11 +11,12 @@ from bec_bluesky.errors import SettingsError
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
 from writers._nexus_external import ExternalFiles
+from writers._nexus_layout import LayoutRun, load_layout
 from writers._nexus_place import FileIndex, Place
 from writers._nexus_run import RunFile, announce_again
 from writers._nexus_template import FileTemplate
 
-__all__ = ["NexusWriter", "read_documents"]
+__all__ = ["LayoutRun", "NexusWriter", "read_documents"]
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY = 0.05
@@ -43,6 +44,10 @@ class NexusWriter(RunCallback):
     Files of detectors that are not complete when the run ends are awaited for `wait_for_files` seconds, in a document
     service without holding up other runs; with `file_checksums` their SHA-256 is written, too. What hosted analyses
     find is awaited for `wait_for_results` seconds after a scan.
+
+    `layouts` add to the tree at the run's end, in this order: paths of YAML files (`writers/example_layout.yaml`) or
+    functions `module:function` that take a `LayoutRun` (`writers/example_layout.py`). One that fails is told, and
+    costs the file nothing else.
     """
 
     required: ClassVar[bool] = True
@@ -60,6 +65,7 @@ class NexusWriter(RunCallback):
         wait_for_files: float = 10.0,
         wait_for_results: float = 0.5,
         file_checksums: bool = False,
+        layouts: Iterable[str] = (),
     ) -> None:
         super().__init__(emit=emit)
         self._root = Path(directory).expanduser().absolute()
@@ -70,6 +76,7 @@ class NexusWriter(RunCallback):
         self._wait_for_files = wait_for_files
         self._wait_for_results = wait_for_results
         self._file_checksums = file_checksums
+        self._layouts = {where: load_layout(where) for where in layouts}
         self._ending: dict[str, RunFile] = {}
         """Runs that got their stop document, and wait for what comes late."""
         self._is_ticked = False
@@ -90,7 +97,7 @@ class NexusWriter(RunCallback):
             return None
         place.prepare(self._root)
         external = ExternalFiles(self._root, place.folder, with_checksums=self._file_checksums)
-        return _Run(self, RunFile(start, place, external, self._classes))
+        return _Run(self, RunFile(start, place, external, self._classes, self._layouts))
 
     def holds(self, run_uid: str) -> bool:
         """Tell whether the run's complete file is there."""
