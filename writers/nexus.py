@@ -63,7 +63,7 @@ class NexusWriter(RunCallback):
         classes: dict[str, str] | None = None,
         device_file: str | Path | None = None,
         wait_for_files: float = 10.0,
-        wait_for_results: float = 0.5,
+        wait_for_results: float = 0.2,
         file_checksums: bool = False,
         layouts: Iterable[str] = (),
     ) -> None:

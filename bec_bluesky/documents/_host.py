@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import inspect
+from pathlib import Path
 from typing import Any, ClassVar
 
 from bec_bluesky import plugins
@@ -15,7 +16,7 @@ from bec_bluesky.plugins import Hosted
 from bec_bluesky.service import Service
 from bec_bluesky.settings import Settings
 
-__all__ = ["DocumentService", "make_callback", "replaced"]
+__all__ = ["DocumentService", "make_callback", "option_words", "replaced"]
 
 _log = logger(__name__)
 
@@ -54,12 +55,7 @@ class DocumentService(Service):
         """Feed one callback for ever; what goes wrong with it is its own affair."""
         publisher = Publisher(self.bus, asyncio.get_running_loop(), self.alarm)
         try:
-            words = {
-                "data_dir": str(self.settings.data_dir),
-                "files_dir": str(self.settings.files_dir),
-                "profile_dir": str(plugins.collection(self.settings)),
-            }
-            options = replaced(hosted.options, words)
+            options = replaced(hosted.options, option_words(self.settings))
             callback = await asyncio.to_thread(make_callback, hosted, options, publisher.emit)
         except (PlugInError, SettingsError) as error:
             self.note = f"{hosted.name}: {error}"
@@ -68,6 +64,15 @@ class DocumentService(Service):
         feed = Feed(hosted.name, callback, self.bus, publisher, required=required, alarm=self.alarm)
         self._feeds.append(feed)
         await feed.run()
+
+
+def option_words(settings: Settings, *, files: Path | None = None) -> dict[str, str]:
+    """Give what stands in options for directories; `files` takes the place of the settings' own."""
+    return {
+        "data_dir": str(settings.data_dir),
+        "files_dir": str(files or settings.files_dir),
+        "profile_dir": str(plugins.collection(settings)),
+    }
 
 
 def replaced(value: Any, words: dict[str, str]) -> Any:

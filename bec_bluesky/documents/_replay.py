@@ -7,7 +7,7 @@ from typing import Any
 
 from bec_bluesky import plugins
 from bec_bluesky.documents._callback import Document, Emit, RunCallback
-from bec_bluesky.documents._host import make_callback, replaced
+from bec_bluesky.documents._host import make_callback, option_words, replaced
 from bec_bluesky.errors import RefusedError, choices
 from bec_bluesky.settings import Settings
 
@@ -41,8 +41,7 @@ def replay(
     for name in only or ():
         if name not in names:
             raise RefusedError(f"{profile.path} hosts no {name!r}: {choices(name, names)}", "unknown_callback")
-    files = directory or settings.files_dir
-    words = {"data_dir": str(settings.data_dir), "files_dir": str(files)}
+    words = option_words(settings, files=directory)
     callbacks = [
         make_callback(hosted, replaced(hosted.options, words), emit)
         for hosted in profile.hosted
