@@ -169,7 +169,8 @@ def test_lists_that_are_not_updated_show_new_plans_with_the_next_update(opened: 
         opened.script_upload("x = 1")
     opened.environment_open()
     opened.wait_for_idle(timeout=PATIENCE)
-    assert "ebb" not in opened.plans_allowed(reload=True)["plans_allowed"]
+    # the list is told anew when a worker without it is ready
+    until(lambda: "ebb" not in opened.plans_allowed(reload=True)["plans_allowed"], "the list without it")
 
 
 def test_what_was_printed_is_polled_and_comes_on_the_socket(system: System, http: httpx.Client) -> None:
