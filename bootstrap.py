@@ -57,7 +57,7 @@ def set_up(extra: str) -> None:
         return
     if not works(PYTHON):
         make_environment()
-    print("Installing into .venv (a minute or so the first time) …", flush=True)
+    print("Installing into .venv (a minute or two the first time) …", flush=True)
     install("--editable", f"{ROOT}[{extra}]", "--constraint", str(ROOT / "constraints.txt"))
     stamps[0].write_text(wanted)
 

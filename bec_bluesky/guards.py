@@ -22,19 +22,9 @@ _SUSPENDER_KEYS = {
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @property
-    def label(self) -> str:
-        """What it is called in texts for people."""
-        raise NotImplementedError
 
-
-_Guard = TypeVar("_Guard", bound=_Entry)
-
-
-class PlanCall(BaseModel):
+class PlanCall(_Entry):
     """A plan by its name, with arguments as an item of the queue has them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     plan: str
     args: list[Any] = Field(default_factory=list)
@@ -170,7 +160,11 @@ class Interlock(_Entry):
 
     @property
     def label(self) -> str:
+        """What it is called in texts for people."""
         return self.name
+
+
+_Guard = TypeVar("_Guard", Suspender, Interlock)
 
 
 def read_interlocks(where: str, entries: Any) -> tuple[Interlock, ...]:
@@ -188,18 +182,20 @@ def _read(where: str, key: str, entries: Any, model: type[_Guard]) -> tuple[_Gua
         try:
             one = model.model_validate(entry)
         except ValidationError as error:
-            raise SettingsError(f"{place}: {_first_mistake(error, model.model_fields)}") from None
+            raise SettingsError(f"{place}: {_first_mistake(error, model)}") from None
         if one.label in found:
             raise SettingsError(f"{place}: there is one called {one.label!r} already: give each a name of its own")
         found[one.label] = one
     return tuple(found.values())
 
 
-def _first_mistake(error: ValidationError, known: Any) -> str:
+def _first_mistake(error: ValidationError, model: type[_Entry]) -> str:
     mistake = error.errors()[0]
     at = ".".join(map(str, mistake["loc"]))
-    if mistake["type"] == "extra_forbidden" and len(mistake["loc"]) == 1:
-        return f"no setting {at!r}: {choices(at, known)}"
+    if mistake["type"] == "extra_forbidden":
+        inner = {"when": Condition, "before": PlanCall, "after": PlanCall}
+        known = model if len(mistake["loc"]) == 1 else inner[str(mistake["loc"][0])]
+        return f"no setting {at!r}: {choices(str(mistake['loc'][-1]), known.model_fields)}"
     if mistake["type"] == "missing":
         return f"{at} is missing"
     text = mistake["msg"].removeprefix("Value error, ")

@@ -41,6 +41,7 @@ def test_two_entries_of_one_name_are_told_apart_by_people_only_if_they_are_named
         ({"action": "explode"}, "action = 'explode'"),
         ({"action": "alarm", "when_clear": "resume"}, "goes with action = pause or pause_now, not alarm"),
         ({"gracee": 1}, "no setting 'gracee': did you mean 'grace'"),
+        ({"when": [{"device": "v", "equal": 1}]}, "no setting 'when.0.equal': did you mean 'equals'"),
     ],
 )
 def test_a_wrong_interlock_is_told_with_its_name_and_remedy(change: dict[str, Any], text: str) -> None:

@@ -1,7 +1,6 @@
 """Files that detectors wrote: linked from the run's file, and checked."""
 
 import glob
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from bec_bluesky.documents import Document
 from writers._nexus_stream import StreamTable, key_attributes
-from writers._nexus_text import Names, encode, set_attributes, write_value
+from writers._nexus_text import Names, checksum, encode, set_attributes, write_value
 
 __all__ = ["ExternalFiles", "ExternalFrames"]
 
@@ -159,7 +158,7 @@ class ExternalFiles:
         write_value(entry, "type", frames.mimetype)
         self._check(frames, streams)
         if self._with_checksums and frames.is_hdf5 and frames.path is not None and frames.path.is_file():
-            set_attributes(entry, {"checksum": _checksum(frames.path)})
+            set_attributes(entry, {"checksum": checksum(frames.path)})
         if (stream := streams.get(frames.stream)) is not None:
             attributes = key_attributes(frames.key, stream.data_keys.get(frames.key, {}))
             set_attributes(entry, {name: value for name, value in attributes.items() if name != "source"})
@@ -272,11 +271,6 @@ def _old_path(resource: Document) -> Path:
 def _is_there(path: Path) -> bool:
     """Tell whether a file is there, or several whose names begin so."""
     return path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}*"))
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _look(path: Path, dataset: str) -> tuple[tuple[int, ...], np.dtype]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from writers._nexus_place import Place
 from writers._nexus_plot import write_plots
 from writers._nexus_results import Results
 from writers._nexus_stream import StreamTable
-from writers._nexus_text import Names, seconds, set_attributes, write_value
+from writers._nexus_text import Names, checksum, seconds, set_attributes, write_value
 from writers._tiled_column import Column
 
 __all__ = ["RunFile", "announce_again"]
@@ -327,11 +326,6 @@ def announce_again(path: Path, start: Document) -> FileReady:
     return _file_ready(path, start, shapes, texts)
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
 def _file_ready(path: Path, start: Document, shapes: dict[str, list[int]], problems: list[str]) -> FileReady:
     number = start.get("scan_id")
     return FileReady(
@@ -343,5 +337,5 @@ def _file_ready(path: Path, start: Document, shapes: dict[str, list[int]], probl
         time=time.time(),
         shapes=shapes,
         problems=problems,
-        checksum=_checksum(path),
+        checksum=checksum(path),
     )

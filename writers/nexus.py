@@ -79,6 +79,8 @@ class NexusWriter(RunCallback):
         self._layouts = {where: load_layout(where) for where in layouts}
         self._ending: dict[str, RunFile] = {}
         """Runs that got their stop document, and wait for what comes late."""
+        self._failed: dict[str, SettingsError | OSError] = {}
+        """Of those, the ones whose files could not be completed, until that was told."""
         self._is_ticked = False
 
     def open_run(self, start: Document) -> RunSink | None:
@@ -104,7 +106,9 @@ class NexusWriter(RunCallback):
         return self._index.find(run_uid) is not None
 
     def is_stored(self, run_uid: str) -> bool:
-        """Tell whether the run's complete file is there."""
+        """Tell whether the run's complete file is there; raises, once, what kept it from being completed."""
+        if (error := self._failed.pop(run_uid, None)) is not None:
+            raise error
         return self.holds(run_uid)
 
     def tick(self) -> None:
@@ -150,8 +154,8 @@ class NexusWriter(RunCallback):
             del self._ending[uid]
             try:
                 self._publish(file)
-            except SettingsError as error:
-                self.emit(RunProblem(run_uid=uid, source="nexus", text=str(error), level="error"))
+            except (SettingsError, OSError) as error:
+                self._failed[uid] = error
 
     def close(self) -> None:
         """Close the files of open runs; they keep their hidden names."""

@@ -20,6 +20,7 @@ from bec_bluesky.documents import (
     RunSink,
     find_catalog,
 )
+from bec_bluesky.errors import BecBlueskyError
 from writers._tiled_names import StoredNames
 from writers._tiled_server import ServerAbsent, TiledServer
 
@@ -43,7 +44,7 @@ _ATTEMPTS = 6
 """How often a run is tried that the server answers for, but does not take; with the pauses between, half a minute."""
 
 
-class RunNotTakenError(ValueError):
+class RunNotTakenError(BecBlueskyError):
     """The server answers and does not take a run, however often it is tried."""
 
 

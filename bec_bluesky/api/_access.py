@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 
 from bec_bluesky.people import ALL_SCOPES, STOPPING, PeopleBook, Principal
 
-__all__ = ["AT_INSTRUMENT", "Access", "Asking", "asking"]
+__all__ = ["AT_INSTRUMENT", "Access", "Asking", "asking", "must_have"]
 
 AT_INSTRUMENT = Principal("", "", ("admin",), ALL_SCOPES)
 """Whoever has the key of the system: asks as the process does, without a group's bounds."""
@@ -57,11 +57,7 @@ class Access:
         scopes = next(each for verbs, pattern, each in _SCOPES if _fits(verbs, verb) and re.fullmatch(pattern, path))
         if not scopes & principal.scopes:
             wanted = "any scope to write" if scopes is STOPPING else next(iter(scopes))
-            raise HTTPException(
-                status.HTTP_403_FORBIDDEN,
-                f"{principal.name} may not {verb} {path}: it needs {wanted}, and the key has "
-                + (", ".join(sorted(principal.scopes)) or "nothing"),
-            )
+            raise HTTPException(status.HTTP_403_FORBIDDEN, _missing(principal, f"{verb} {path}", wanted))
         connection.state.principal = principal
 
     def principal(self, connection: HTTPConnection, api_key: str | None = None) -> Principal:
@@ -91,6 +87,18 @@ def _asking(connection: HTTPConnection) -> Principal:
 
 Asking = Annotated[Principal, Depends(_asking)]
 """Parameter of a route: who asks."""
+
+
+def must_have(connection: HTTPConnection, scope: str) -> None:
+    """Refuse who may ask, but not for all of it; raises HTTPException 403."""
+    principal: Principal = connection.state.principal
+    if scope not in principal.scopes:
+        raise HTTPException(status.HTTP_403_FORBIDDEN, _missing(principal, "do that", scope))
+
+
+def _missing(principal: Principal, what: str, wanted: str) -> str:
+    has = ", ".join(sorted(principal.scopes)) or "nothing"
+    return f"{principal.name} may not {what}: it needs {wanted}, and the key has {has}"
 
 
 def asking(connection: HTTPConnection) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response, status
 
-from bec_bluesky.api._access import asking
+from bec_bluesky.api._access import asking, must_have
 from bec_bluesky.api._json_values import json_value
 from bec_bluesky.api._message_schema import parameters_of, schema_of
 from bec_bluesky.api._problems import REQUEST_PROBLEMS, Problem, ProblemError, problem_of
@@ -93,6 +93,8 @@ def request_router(caller: Caller) -> APIRouter:
 def _endpoint(route: _Route, caller: Caller) -> Callable[..., Awaitable[Response]]:
     async def endpoint(request: Request, queue: QueueName = "", lock_key: LockKey = "") -> Response:
         message = _message(route, await _given(route, request))
+        if getattr(message, "start", False):
+            must_have(request, "write:queue:control")  # adding is not starting
         try:
             of_queue = "" if "queue" in route.message.__struct_fields__ else queue
             reply = await caller.ask(message, timeout=_PATIENCE, queue=of_queue, lock_key=lock_key, **asking(request))

@@ -143,6 +143,16 @@ def test_any_scope_to_write_is_enough_to_stop_in_ones_own_name(people: People, b
     until(lambda: any((each.verb, each.user) == ("control_run abort", "eve") for each in file.newest()))
 
 
+def test_who_may_only_add_does_not_start(people: People) -> None:
+    helper = people.add("mona", "user", scopes=["write:queue:edit"])
+    assert helper.post("/queue/items", json={"plan": "quick"}).status_code == 201
+    refused = helper.post("/queue/items", json={"plan": "quick", "start": True})
+    assert refused.status_code == 403
+    assert "mona may not do that: it needs write:queue:control" in refused.json()["detail"]
+    status = people.instrument.get("/queue/status").json()
+    assert (status["queue_state"], status["waiting"]) == ("stopped", 1)
+
+
 def test_a_revoked_key_opens_nothing_at_once(people: People) -> None:
     user = people.add("vera", "user")
     assert user.get("/queue").status_code == 200

@@ -1,6 +1,7 @@
 """Detectors' files beside a run's file: awaited, checked, and put together."""
 
 import hashlib
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nexus_harness import Documents, default_plot, feed, recorded, run
 from ophyd.sim import SynAxis, SynGauss
 
 from bec_bluesky.documents import AnalysisResult, FileReady, RunProblem
+from bec_bluesky.errors import SettingsError
 from callbacks.peaks import PeakAnalysis
 from writers.nexus import NexusWriter
 
@@ -134,6 +136,23 @@ def test_a_file_that_never_comes_is_awaited_until_the_deadline(root: Path, emitt
     assert not emitted
     tick_until(writer, emitted)
     assert emitted[0].problems == [f"primary/eiger: the file {root}/never.h5 is not there"]
+
+
+def test_a_file_that_cannot_be_completed_after_all_is_told_and_never_counts_as_stored(
+    root: Path, emitted: list[Any]
+) -> None:
+    writer = NexusWriter(directory=root, emit=emitted.append, wait_for_files=0.1)
+    writer.tick()
+    feed(writer, documents := with_files((root / "gone.h5", [(0, 2)])))
+    uid = documents[0][1]["uid"]
+    shutil.rmtree(root)  # somebody cleans up
+    with pytest.raises((SettingsError, OSError), match="000001_recorded"):
+        for _ in range(100):
+            writer.tick()
+            writer.is_stored(uid)
+            time.sleep(0.05)
+    assert not writer.is_stored(uid)
+    assert not emitted
 
 
 def test_without_anybody_who_ticks_late_files_are_awaited_at_the_stop(root: Path, emitted: list[Any]) -> None:
