@@ -27,7 +27,7 @@ from writers._tiled_server import ServerAbsent, TiledServer
 if TYPE_CHECKING:
     from writers._tiled_run import Columns, RunTables
 
-__all__ = ["TiledWriter"]
+__all__ = ["RunNotTakenError", "TiledWriter"]
 
 _log = logging.getLogger(__name__)
 _BATCH = 1_000

@@ -28,7 +28,7 @@ from tiled.client import from_uri
 from bec_bluesky.documents import CatalogAddress, FileReady, find_catalog
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
-from writers.tiled import TiledWriter
+from writers.tiled import RunNotTakenError, TiledWriter
 
 Documents = list[tuple[str, dict[str, Any]]]
 
@@ -248,7 +248,7 @@ from bec_bluesky import plugins, settings
 plugins.mount(settings.load())
 from bluesky import RunEngine, plans
 from ophyd.sim import det
-from writers.tiled import TiledWriter
+from writers.tiled import RunNotTakenError, TiledWriter
 RE = RunEngine()
 RE.subscribe(TiledWriter({address.uri!r}, {address.api_key!r}))
 print(*RE(plans.count([det], 3)))
@@ -311,7 +311,7 @@ def test_a_run_that_the_server_never_takes_is_given_up(
     for name, doc in documents:
         writer(name, doc)
     assert not writer.wait()
-    with pytest.raises(ValueError, match="did not take the run in 2 attempts"):
+    with pytest.raises(RunNotTakenError, match="did not take the run in 2 attempts"):
         writer.is_stored(documents[0][1]["uid"])
     writer.close()
 
