@@ -248,7 +248,7 @@ from bec_bluesky import plugins, settings
 plugins.mount(settings.load())
 from bluesky import RunEngine, plans
 from ophyd.sim import det
-from writers.tiled import RunNotTakenError, TiledWriter
+from writers.tiled import TiledWriter
 RE = RunEngine()
 RE.subscribe(TiledWriter({address.uri!r}, {address.api_key!r}))
 print(*RE(plans.count([det], 3)))
