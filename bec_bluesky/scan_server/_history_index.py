@@ -6,6 +6,7 @@ has the key `ms * 10**6 + number`.
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -46,24 +47,25 @@ _Fact = tuple[str, *tuple[str | int, ...]]
 
 
 class HistoryIndex:
-    """The file. Used by one thread at a time; raises sqlite3's errors.
+    """The file. Calls of several threads wait for each other; raises sqlite3's errors.
 
     It needs FTS5 with trigrams, of SQLite 3.34 and newer.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.RLock()  # whoever cancels a call goes on while its thread is still in SQLite
         self._opened: sqlite3.Connection | None = None
 
     def last(self) -> tuple[str, str] | None:
         """Give the newest entry that is in it, and its item's id."""
-        row = self._database.execute("SELECT key, item_id FROM items ORDER BY key DESC LIMIT 1").fetchone()
+        with self._lock:
+            row = self._database.execute("SELECT key, item_id FROM items ORDER BY key DESC LIMIT 1").fetchone()
         return None if row is None else (_id_of(row[0]), row[1])
 
     def add(self, entries: Iterable[tuple[str, QueueItem]]) -> None:
         """Add entries that are newer than those in it; others are left out: another process may have added them."""
-        database = self._database
-        with database:
+        with self._lock, self._database as database:
             database.execute("BEGIN IMMEDIATE")
             last = database.execute("SELECT coalesce(max(key), -1) FROM items").fetchone()[0]
             new = [(key, item) for stream_id, item in entries if (key := _key_of(stream_id)) > last]
@@ -82,6 +84,10 @@ class HistoryIndex:
 
     def find(self, asked: GetHistory, before: str | None, limit: int) -> list[str]:
         """Give ids of entries, newest first, that are older than `before`."""
+        with self._lock:
+            return self._find(asked, before, limit)
+
+    def _find(self, asked: GetHistory, before: str | None, limit: int) -> list[str]:
         facts = _facts(asked)
         words = words_of(asked)
         indexed = [word for word in words if len(word) >= _TRIGRAM]
@@ -123,21 +129,23 @@ class HistoryIndex:
 
     def clear(self) -> None:
         """Make the file anew, with nothing in it."""
-        self.close()
-        for suffix in ("", "-journal"):
-            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-        self._opened = database = self._connect()
-        with database:
-            database.execute("BEGIN IMMEDIATE")
-            for statement in _CREATE:
-                database.execute(statement)
+        with self._lock:
+            self.close()
+            for suffix in ("", "-journal"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            self._opened = self._connect()
+            with self._opened as database:
+                database.execute("BEGIN IMMEDIATE")
+                for statement in _CREATE:
+                    database.execute(statement)
 
     def close(self) -> None:
-        """Close the file; the next use opens it."""
-        if self._opened is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._opened.close()
-            self._opened = None
+        """Close the file, once no call is in it; the next use opens it."""
+        with self._lock:
+            if self._opened is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    self._opened.close()
+                self._opened = None
 
 
 def _facts(asked: GetHistory) -> list[_Fact]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from bec_bluesky.errors import RefusedError
 from bec_bluesky.messages import encode
 from bec_bluesky.messages.queue import ExitStatus, GetHistory, ItemDone, ItemResult, QueueItem
 from bec_bluesky.scan_server._history import HistoryReader
+from bec_bluesky.scan_server._history_index import HistoryIndex
 from bec_bluesky.settings import Settings
 
 
@@ -239,6 +241,17 @@ async def test_two_readers_of_one_file_add_each_entry_once(bus: Bus, file: Path,
             assert (await found(reader, user="anna", text="anna"))[0] == f"i{number}"
     assert await found(other, text="anna") == ["i3", "i2", "i1", "i0"]
     other.close()
+
+
+def test_a_file_is_not_closed_under_a_call_of_another_thread(tmp_path: Path) -> None:
+    for number in range(40):  # a connection closed in the midst of a call ends the process
+        index = HistoryIndex(tmp_path / f"{number}.sqlite")
+        caller = threading.Thread(target=index.last)
+        caller.start()
+        time.sleep(number * 2e-4)
+        index.close()
+        caller.join()
+        index.close()
 
 
 async def test_without_a_place_for_the_index_the_history_is_looked_through(bus: Bus) -> None:
