@@ -19,7 +19,7 @@ from bec_bluesky.api._requests import request_router
 from bec_bluesky.api._tiled_door import TiledDoor
 from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.channels import DEVICE_HOLDERS, NAMED_STATUS, SCAN_STATUS, SERVICES
-from bec_bluesky.client import DeviceAccess
+from bec_bluesky.client import DeviceAccess, DeviceNotes
 from bec_bluesky.errors import BusError
 from bec_bluesky.messages.queue import MAIN_QUEUE
 from bec_bluesky.people import CommandFile, PeopleBook
@@ -54,6 +54,7 @@ def create_app(
     caller: Caller,
     access: DeviceAccess,
     *,
+    notes: DeviceNotes,
     commands: CommandFile,
     book: PeopleBook,
     key: str,
@@ -63,8 +64,8 @@ def create_app(
     app = FastAPI(title="bec-bluesky", version=__version__, openapi_url="/api/v1/openapi.json", redoc_url=None)
     app.mount(TILED_PATH, TiledDoor(tiled, key, book))
     with_key = [Depends(Access(key, book))]
-    app.include_router(device_router(bus, caller, access), dependencies=with_key)
-    app.include_router(device_file_router(bus), dependencies=with_key)
+    app.include_router(device_router(bus, caller, access, notes), dependencies=with_key)
+    app.include_router(device_file_router(bus, notes), dependencies=with_key)
     app.include_router(product_router(bus), dependencies=with_key)
     app.include_router(request_router(caller), dependencies=with_key)
     app.include_router(command_router(commands), dependencies=with_key)

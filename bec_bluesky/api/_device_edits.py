@@ -1,14 +1,16 @@
 """Which devices there are, over HTTP: the device file, its edits and reloads."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Body, status
+from fastapi import APIRouter, Body, Request, status
 from pydantic import BaseModel, ConfigDict, Field
 
+from bec_bluesky.api._access import asking
 from bec_bluesky.api._json_values import json_value
 from bec_bluesky.api._problems import PROBLEMS, Problem, ProblemError, problem_of
 from bec_bluesky.bus import Bus
+from bec_bluesky.client import DeviceNotes
 from bec_bluesky.errors import BecBlueskyError, RefusedError, UnknownDeviceError
 from bec_bluesky.proxy import DeviceEdits, EditReport
 
@@ -76,10 +78,16 @@ class Edited(BaseModel):
     """Device servers that did not take it over, and why."""
 
 
-def device_file_router(bus: Bus) -> APIRouter:
+def device_file_router(bus: Bus, notes: DeviceNotes) -> APIRouter:
     """Make the routes below `/api/v1/device_file`."""
     router = APIRouter(prefix="/api/v1/device_file", tags=["device file"], responses=PROBLEMS)
     edits = DeviceEdits(bus.address, bus.beamline)
+
+    async def edited(
+        who: Request, verb: str, names: Iterable[str], work: Coroutine[Any, Any, EditReport], **what: Any
+    ) -> Edited:
+        with notes.sending(", ".join(names), verb, kwargs=what, **asking(who)):
+            return Edited.model_validate(await _told(work), from_attributes=True)
 
     @router.get("")
     async def show_file() -> DeviceFile:
@@ -96,42 +104,43 @@ def device_file_router(bus: Bus) -> APIRouter:
 
     @router.post("/devices/{name}", status_code=status.HTTP_201_CREATED)
     async def add_device(
-        name: str, entry: Annotated[dict[str, Any], Body(description="as in the device file")], file: str = ""
+        who: Request,
+        name: str,
+        entry: Annotated[dict[str, Any], Body(description="as in the device file")],
+        file: str = "",
     ) -> Edited:
         """Add a device, to an included file if one is named."""
-        return _edited(await _told(edits.add(name, entry, file)))
+        return await edited(who, "add", [name], edits.add(name, entry, file), entry=entry)
 
     @router.put("/devices/{name}")
     async def put_device(
-        name: str, entry: Annotated[dict[str, Any], Body(description="as in the device file")]
+        who: Request, name: str, entry: Annotated[dict[str, Any], Body(description="as in the device file")]
     ) -> Edited:
         """Say anew all that the file says of a device, or add it."""
         there = (await _told(edits.describe()))["devices"].get(name)
         if there is None:
-            return _edited(await _told(edits.add(name, entry)))
+            return await edited(who, "add", [name], edits.add(name, entry), entry=entry)
         gone = [key for key in there["entry"] if key not in entry]
-        return _edited(await _told(edits.change({name: entry}, {name: gone})))
+        return await edited(who, "change", [name], edits.change({name: entry}, {name: gone}), set=entry, unset=gone)
 
     @router.patch("/devices/{name}")
-    async def change_device(name: str, change: Change) -> Edited:
+    async def change_device(who: Request, name: str, change: Change) -> Edited:
         """Set keys of a device, and take others away."""
-        return _edited(await _told(edits.change({name: change.set}, {name: change.unset})))
+        work = edits.change({name: change.set}, {name: change.unset})
+        return await edited(who, "change", [name], work, set=change.set, unset=change.unset)
 
     @router.delete("/devices/{name}")
-    async def remove_device(name: str) -> Edited:
+    async def remove_device(who: Request, name: str) -> Edited:
         """Let go of a device and take it out of the file."""
-        return _edited(await _told(edits.remove(name)))
+        return await edited(who, "remove", [name], edits.remove(name))
 
     @router.post("/reload")
-    async def reload(what: Reload) -> Edited:
+    async def reload(who: Request, what: Reload) -> Edited:
         """Apply edits of the files by hand, or build devices anew with their edited classes."""
-        return _edited(await _told(edits.reload(what.devices, with_dependants=what.with_dependants)))
+        work = edits.reload(what.devices, with_dependants=what.with_dependants)
+        return await edited(who, "reload", what.devices, work)
 
     return router
-
-
-def _edited(report: EditReport) -> Edited:
-    return Edited.model_validate(report, from_attributes=True)
 
 
 async def _told(work: Coroutine[Any, Any, Result]) -> Result:

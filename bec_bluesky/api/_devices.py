@@ -23,7 +23,7 @@ from bec_bluesky.api._json_values import json_value
 from bec_bluesky.api._live_devices import LiveSocket
 from bec_bluesky.api._problems import PROBLEMS, Problem, ProblemError, problem_of
 from bec_bluesky.bus import Bus, Caller
-from bec_bluesky.client import DeviceAccess, has_one_value, is_chosen, panic_stop, shown_entry, value_in
+from bec_bluesky.client import DeviceAccess, DeviceNotes, has_one_value, is_chosen, panic_stop, shown_entry, value_in
 from bec_bluesky.errors import BadArgumentError, DeviceTimeout
 from bec_bluesky.messages.around_queue import GetRules, Rules
 from bec_bluesky.messages.devices import DeviceInfo, Readback
@@ -36,10 +36,10 @@ _LONGEST_CALL = 10.0
 """Seconds that a call may take which moves nothing."""
 
 
-def device_router(bus: Bus, caller: Caller, access: DeviceAccess) -> APIRouter:
+def device_router(bus: Bus, caller: Caller, access: DeviceAccess, notes: DeviceNotes) -> APIRouter:
     """Make the routes below `/api/v1/devices`."""
     router = APIRouter(prefix="/api/v1/devices", tags=["devices"], responses=PROBLEMS)
-    devices = _Devices(bus, caller, access)
+    devices = _Devices(bus, caller, access, notes)
 
     async def may_use(path: str, who: Asking) -> None:
         """Refuse what the rules of a person's group close."""
@@ -88,27 +88,28 @@ def device_router(bus: Bus, caller: Caller, access: DeviceAccess) -> APIRouter:
         return Value(path=path, value=json_value(await devices.value(path)))
 
     @router.post("/{path}/set", dependencies=in_group)
-    async def set_device(path: str, body: Set, response: Response) -> Done:
+    async def set_device(who: Request, path: str, body: Set, response: Response) -> Done:
         """Set it, or start to move it (202: it was taken and is under way)."""
-        done = await devices.start(path, "set", body.value, timeout=body.timeout if body.wait else None)
+        done = await devices.start(who, path, "set", body.value, timeout=body.timeout if body.wait else None)
         return _told(path, done, response)
 
     @router.post("/{path}/move", dependencies=in_group)
-    async def move_device(path: str, body: Move) -> Value:
+    async def move_device(who: Request, path: str, body: Move) -> Value:
         """Move it, and answer with where it is when it is there."""
-        return Value(path=path, value=json_value(await devices.move(path, body)))
+        return Value(path=path, value=json_value(await devices.move(who, path, body)))
 
     @router.post("/{path}/trigger", dependencies=in_group)
-    async def trigger_device(path: str, response: Response, body: Trigger | None = None) -> Done:
+    async def trigger_device(who: Request, path: str, response: Response, body: Trigger | None = None) -> Done:
         """Have it measure once."""
         body = body or Trigger()
-        done = await devices.start(path, "trigger", timeout=body.timeout if body.wait else None)
+        done = await devices.start(who, path, "trigger", timeout=body.timeout if body.wait else None)
         return _told(path, done, response)
 
     @router.post("/{path}/stop")
-    async def stop_device(path: str) -> Done:
+    async def stop_device(who: Request, path: str) -> Done:
         """Stop it, whoever moves it."""
-        await devices.ask(path, "stop")
+        with notes.sending(path, "stop", **asking(who)):
+            await devices.ask(path, "stop")
         return Done(path=path, done=True)
 
     return router
@@ -134,10 +135,11 @@ def problems_told() -> Iterator[None]:
 class _Devices:
     """What the routes do."""
 
-    def __init__(self, bus: Bus, caller: Caller, access: DeviceAccess) -> None:
+    def __init__(self, bus: Bus, caller: Caller, access: DeviceAccess, notes: DeviceNotes) -> None:
         self._bus = bus
         self._caller = caller
         self._link = access.link
+        self._notes = notes
         self._facts = access.facts
 
     async def list(self, **asked: str | None) -> list[Device]:
@@ -237,12 +239,14 @@ class _Devices:
                 return await self.ask(path, "get")
             return value_in(info, await self.ask(path, "read"))
 
-    async def start(self, path: str, verb: str, *args: Any, timeout: float | None) -> bool:
+    async def start(self, who: Request, path: str, verb: str, *args: Any, timeout: float | None) -> bool:
         """Start what takes its time, wait for its end if there is a `timeout`; give whether it is done."""
         with problems_told():
             self._check(path, verb)
             status_ = RemoteStatus(self._link, self._link.device(path), verb, args)
-            self._link.submit(path, verb, args, {}, status_)
+            with self._notes.sending(path, verb, args, **asking(who)):
+                self._link.submit(path, verb, args, {}, status_)
+            self._notes.follow(status_, **asking(who))
             if timeout is not None:
                 await self._bounded(path, verb, status_, timeout)
                 return True
@@ -254,7 +258,7 @@ class _Devices:
                 raise error
             return status_.done
 
-    async def move(self, path: str, move: Move) -> Any:
+    async def move(self, who: Request, path: str, move: Move) -> Any:
         value = move.value
         if move.relative:
             with problems_told():
@@ -262,5 +266,5 @@ class _Devices:
             at = await self.ask(path, "locate")
             with problems_told():
                 value = at["setpoint"] + value
-        await self.start(path, "set", value, timeout=move.timeout)
+        await self.start(who, path, "set", value, timeout=move.timeout)
         return await self.value(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bec_bluesky.api._tiled_profile import write_offline_profile, write_profile
 from bec_bluesky.bus import Caller
-from bec_bluesky.client import open_device_access
+from bec_bluesky.client import keeping_notes, open_device_access
 from bec_bluesky.documents import api_key, build_catalog_app, publish_address, withdraw_address
 from bec_bluesky.log import logger
 from bec_bluesky.people import CommandFile, PeopleBook
@@ -53,12 +53,13 @@ class ApiServer(Service):
 
         caller = await self._exits.enter_async_context(Caller(self.bus, program="HTTP API"))
         access = await self._exits.enter_async_context(open_device_access(self.bus))
+        notes = await self._exits.enter_async_context(keeping_notes(caller))
         self.spawn(access.live.run(), "readings")
         late = LateApp("Tiled")
         book = PeopleBook(self.settings.people)
         book.load()
         commands = CommandFile(self.settings.data_dir, self.settings.beamline)
-        app = create_app(self.bus, caller, access, commands=commands, book=book, key=self._key, tiled=late)
+        app = create_app(self.bus, caller, access, notes=notes, commands=commands, book=book, key=self._key, tiled=late)
         self._server = make_server(app)
         serving = self.spawn(self._serve(self._server, listening), "HTTP")
         self.facts = {"url": url}

@@ -64,17 +64,15 @@ class Caller:
         Raises what the scan server says (RefusedError and its kin), NoReplyError after `timeout` seconds, and BusError
         if Redis does not take the request.
         """
-        request = Request(
-            request_id=uuid.uuid4().hex,
-            reply_to=self._client,
-            deadline=time.time() + (timeout if answer_within is None else answer_within),
-            user=self._user if user is None else user,
-            user_group=user_group,
+        request = self._request(
+            body,
+            timeout if answer_within is None else answer_within,
+            user,
+            user_group,
+            host,
+            program,
             lock_key=lock_key,
             queue=queue,
-            host=self._host if host is None else host,
-            program=self._program if program is None else program,
-            body=body,
         )
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[request.request_id] = future
@@ -91,6 +89,44 @@ class Caller:
         if reply.failure is not None:
             raise raised(reply.failure)
         return reply.body
+
+    async def tell(
+        self,
+        body: RequestBody,
+        *,
+        good_for: float,
+        user: str | None = None,
+        user_group: str = "",
+        host: str | None = None,
+        program: str | None = None,
+    ) -> None:
+        """Ask, and wait for no answer; the scan server takes it up within `good_for` seconds, or not at all.
+
+        Raises BusError if Redis does not take the request.
+        """
+        await self._bus.append(REQUESTS, self._request(body, good_for, user, user_group, host, program))
+
+    def _request(
+        self,
+        body: RequestBody,
+        good_for: float,
+        user: str | None,
+        user_group: str,
+        host: str | None,
+        program: str | None,
+        **more: str,
+    ) -> Request:
+        return Request(
+            request_id=uuid.uuid4().hex,
+            reply_to=self._client,
+            deadline=time.time() + good_for,
+            user=self._user if user is None else user,
+            user_group=user_group,
+            host=self._host if host is None else host,
+            program=self._program if program is None else program,
+            body=body,
+            **more,
+        )
 
     async def _hear(self) -> None:
         async for _, reply in self._bus.follow(REPLIES, client=self._client):

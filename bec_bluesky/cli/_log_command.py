@@ -86,14 +86,19 @@ def _row(command: Command) -> tuple[str, ...]:
     user = f"{command.user} ({command.user_group})" if command.user_group else command.user
     place = " on ".join(each for each in (command.program, command.host) if each)
     items = ", ".join(item[:8] for item in command.items[:3]) + (" …" if len(command.items) > 3 else "")
-    answer = items or "done" if command.outcome == "done" else f"{command.outcome}: {command.answer}"
+    is_well = command.outcome in ("done", "sent")
+    answer = items or command.outcome if is_well else f"{command.outcome}: {command.answer}"
     return moment, user, place, f"{command.verb}  {_about(command.asked)}".rstrip(), answer
 
 
 def _about(asked: dict[str, Any]) -> str:
     """Write what was asked in short."""
-    rest = {name: value for name, value in asked.items() if name not in ("args", "kwargs", "action", "plan", "name")}
-    call = str(asked.get("plan") or asked.get("name") or "")
+    rest = {
+        name: value
+        for name, value in asked.items()
+        if name not in ("args", "kwargs", "action", "plan", "name", "device")
+    }
+    call = str(asked.get("plan") or asked.get("name") or asked.get("device") or "")
     if call:
         given = [*map(str, asked.get("args", [])), *(f"{k}={v}" for k, v in asked.get("kwargs", {}).items())]
         call += f"({', '.join(given)})"

@@ -292,6 +292,14 @@ def resume(context: typer.Context) -> int:
 
 
 @queue_app.command()
+def bypass(context: typer.Context, reason: Reason = "", item: TheItem = "") -> int:
+    """Have a suspended plan go on in spite of what suspends it; that suspender is out for this item."""
+    with _client(context) as client:
+        client.bypass(reason, item_id=item, queue=_name(context))
+    return 0
+
+
+@queue_app.command()
 def finish(
     context: typer.Context,
     reason: Reason = "",

@@ -10,6 +10,7 @@ from bec_bluesky.client._console import ConsoleDoor, last_texts
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_access import DeviceAccess, open_device_access
 from bec_bluesky.client._device_file import DeviceFile
+from bec_bluesky.client._device_notes import DeviceNotes, keeping_notes
 from bec_bluesky.client._device_status import DeviceStatus
 from bec_bluesky.client._device_text import shown_entry
 from bec_bluesky.client._device_value import has_one_value, value_in
@@ -35,6 +36,7 @@ __all__ = [
     "Device",
     "DeviceAccess",
     "DeviceFile",
+    "DeviceNotes",
     "DeviceStatus",
     "Devices",
     "Event",
@@ -52,6 +54,7 @@ __all__ = [
     "connect",
     "has_one_value",
     "is_chosen",
+    "keeping_notes",
     "last_texts",
     "open_device_access",
     "panic_stop",

@@ -18,6 +18,7 @@ from bec_bluesky.client._console import ConsoleDoor
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_door import DeviceDoor, open_device_door
 from bec_bluesky.client._device_file import DeviceFile
+from bec_bluesky.client._device_notes import DeviceNotes, keeping_notes
 from bec_bluesky.client._devices import Devices
 from bec_bluesky.client._follow import Event, Follow, Place, Settled
 from bec_bluesky.client._history import Filters, PastItems, find_past
@@ -74,6 +75,7 @@ class Client:
         self._exits = contextlib.AsyncExitStack()
         self._bus: Bus | None = None
         self._caller: Caller | None = None
+        self._notes: DeviceNotes | None = None
         self._runs: Runs | None = None
         self._door: DeviceDoor | None = None
         self._door_lock = threading.Lock()
@@ -103,6 +105,7 @@ class Client:
     async def _enter(self, url: str) -> None:
         self._bus = await self._exits.enter_async_context(Bus(url, self.settings.beamline))
         self._caller = await self._exits.enter_async_context(Caller(self._bus, user=self._user))
+        self._notes = await self._exits.enter_async_context(keeping_notes(self._caller))
 
     def close(self) -> None:
         """Disconnect; harmless when repeated, and done at exit. What runs on the beamline runs on."""
@@ -165,6 +168,10 @@ class Client:
     def resume(self, *, queue: str = "") -> None:
         """Go on after a pause."""
         self.ask(ControlRun(action="resume"), queue=queue)
+
+    def bypass(self, reason: str = "", *, item_id: str = "", queue: str = "") -> None:
+        """Have a suspended run go on in spite of what suspends it; that suspender is out for this item."""
+        self.ask(ControlRun(action="bypass", reason=reason, item_id=item_id), queue=queue)
 
     def finish(self, reason: str = "", *, item_id: str = "", queue: str = "") -> None:
         """Close the run after the point under way, clean up; it counts as a success.
@@ -288,12 +295,17 @@ class Client:
     @property
     def device_file(self) -> DeviceFile:
         """Which devices there are: to look at, and to change while everything runs."""
-        return DeviceFile(self._loop, self.bus)
+        return DeviceFile(self._loop, self.bus, self._device_notes)
 
     async def _open_door(self) -> DeviceDoor:
         return await self._exits.enter_async_context(
-            open_device_door(self._loop, self.bus, self._user or getpass.getuser())
+            open_device_door(self._loop, self.bus, self._user or getpass.getuser(), self._device_notes)
         )
+
+    @property
+    def _device_notes(self) -> DeviceNotes:
+        assert self.bus and self._notes is not None
+        return self._notes
 
     @property
     def services(self) -> dict[str, Heartbeat]:

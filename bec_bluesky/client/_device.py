@@ -238,7 +238,8 @@ class Device:
 
     def ask(self, verb: str, *args: Any, timeout: float = _TIMEOUT, **kwargs: Any) -> Any:
         """Call a method that it has on its server and wait for the result; devices among the arguments go by name."""
-        return self.link.ask(self.path, verb, *map(plain, args), timeout=timeout, **kwargs)
+        with self._door.notes.sending(self.path, verb, args, kwargs):
+            return self.link.ask(self.path, verb, *map(plain, args), timeout=timeout, **kwargs)
 
     def start(self, verb: str, *args: Any, **kwargs: Any) -> DeviceStatus:
         """Call a method that takes its time; gives a status at once.
@@ -251,7 +252,9 @@ class Device:
             raise BadArgumentError(f"{self.path} cannot {verb}: it can {', '.join(able)}")
         given = tuple(plain(each) for each in args)
         status = DeviceStatus(self, verb, given)
-        self.link.submit(self.path, verb, given, kwargs, status)
+        with self._door.notes.sending(self.path, verb, args, kwargs):
+            self.link.submit(self.path, verb, given, kwargs, status)
+        self._door.notes.follow(status)
         return status
 
     # ── parts ──

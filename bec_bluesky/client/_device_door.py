@@ -8,6 +8,7 @@ from typing import Any
 from bec_bluesky.bus import Bus
 from bec_bluesky.client._device import Device
 from bec_bluesky.client._device_access import DeviceAccess, open_device_access
+from bec_bluesky.client._device_notes import DeviceNotes
 from bec_bluesky.client._loop import LoopThread
 from bec_bluesky.client._viewing import CallbackThread, Reading, Viewing
 from bec_bluesky.messages.devices import DeviceInfo, Readback
@@ -18,9 +19,11 @@ __all__ = ["DeviceDoor", "open_device_door"]
 class DeviceDoor:
     """Knows what there is, and makes one object for each device; its calls wait in the calling thread."""
 
-    def __init__(self, loop: LoopThread, access: DeviceAccess, user: str) -> None:
+    def __init__(self, loop: LoopThread, access: DeviceAccess, user: str, notes: DeviceNotes) -> None:
         self._loop = loop
         self._user = user
+        self.notes = notes
+        """Of what this session has devices do."""
         self.link = access.link
         self._facts = access.facts
         self._live = access.live
@@ -86,12 +89,12 @@ class DeviceDoor:
 
 
 @contextlib.asynccontextmanager
-async def open_device_door(loop: LoopThread, bus: Bus, user: str) -> AsyncIterator[DeviceDoor]:
+async def open_device_door(loop: LoopThread, bus: Bus, user: str, notes: DeviceNotes) -> AsyncIterator[DeviceDoor]:
     """Open a door in the running loop, which is that of `loop`, while the block lasts."""
     async with open_device_access(bus) as access:
         following = asyncio.create_task(access.live.run(), name="readings for people")
         try:
-            yield DeviceDoor(loop, access, user)
+            yield DeviceDoor(loop, access, user, notes)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

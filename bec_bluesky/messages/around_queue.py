@@ -2,10 +2,13 @@
 
 from typing import Any, Literal
 
+import msgspec
+
 from bec_bluesky.messages.common import Message
 
 __all__ = [
     "Command",
+    "DeviceNote",
     "EndTask",
     "GetLock",
     "GetRules",
@@ -14,6 +17,7 @@ __all__ = [
     "KeptScripts",
     "LockAll",
     "LockState",
+    "NoteDevices",
     "PlansReloaded",
     "ReloadPlans",
     "Rules",
@@ -110,13 +114,32 @@ class ReloadPlans(Message, frozen=True, kw_only=True, tag="reload_plans"):
     module: str = ""
 
 
+class DeviceNote(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that a person gave a device past the queue, or that it failed."""
+
+    time: float
+    device: str
+    """Its path; of the device file, the name of the entry."""
+    verb: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    failure: str = ""
+    """Why it was refused or failed; empty: it was sent."""
+
+
+class NoteDevices(Message, frozen=True, kw_only=True, tag="note_devices"):
+    """Have the command log tell what a person had devices do; they were told directly already."""
+
+    notes: list[DeviceNote]
+
+
 class Command(Message, frozen=True, kw_only=True, tag="command"):
-    """What somebody asked of the scan server, and what became of it: a line of the command log."""
+    """What somebody asked of the scan server or of a device, and what became of it: a line of the command log."""
 
     time: float
     """When it was answered."""
     verb: str
-    """The request's name on the wire, with its action if it has one: `add_item`, `control_run abort`."""
+    """The request's name on the wire, with its action if it has one: `add_item`, `control_run abort`, `device set`."""
     user: str
     user_group: str = ""
     host: str = ""
@@ -126,7 +149,7 @@ class Command(Message, frozen=True, kw_only=True, tag="command"):
     asked: dict[str, Any] = {}
     """What the request says, without keys of locks; `{"cut": …}` is the beginning of what is very long."""
     outcome: str = "done"
-    """done, refused or failed."""
+    """done, refused or failed; `sent`: to a device, which tells of a failure in a record of its own."""
     code: str | None = None
     """Of a refusal."""
     answer: str = ""

@@ -14,6 +14,7 @@ from bec_bluesky.messages.around_queue import (
     GetTasks,
     LockAll,
     LockState,
+    NoteDevices,
     PlansReloaded,
     ReloadPlans,
     Rules,
@@ -70,9 +71,10 @@ __all__ = [
 
 MAIN_QUEUE = "main"
 """What people call the queue that is always there; on the wire its name is empty."""
-RunAction = Literal["pause", "pause_now", "resume", "finish", "skip", "stop", "abort", "halt"]
+RunAction = Literal["pause", "pause_now", "resume", "bypass", "finish", "skip", "stop", "abort", "halt"]
 """What a running plan can be asked for: bluesky's meanings, and
 
+bypass: go on in spite of the suspenders that hold it, or whose signals cannot be read: they are out for this item
 finish: close the run after the point under way, clean up; it counts as a success
 skip: end it as by `stop`; the queue goes on with the next item in any case
 """
@@ -246,6 +248,7 @@ RequestBody = (
     | SetRules
     | GetRules
     | ReloadPlans
+    | NoteDevices
 )
 
 

@@ -36,7 +36,7 @@ class Wanted:
             self.since <= command.time <= self.until
             and (not self.user or command.user == self.user)
             and self.verb in command.verb
-            and not (self.only_refused and command.outcome == "done")
+            and not (self.only_refused and command.outcome in ("done", "sent"))
         )
 
 

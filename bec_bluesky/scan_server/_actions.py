@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from bec_bluesky.errors import RefusedError, choices
+from bec_bluesky.messages.around_queue import NoteDevices
 from bec_bluesky.messages.queue import (
     MAIN_QUEUE,
     AddItem,
@@ -112,6 +113,8 @@ class Actions:
 
     async def handle(self, request: Request) -> Any:
         """Carry out a request and give the body of its reply; raises RefusedError."""
+        if isinstance(request.body, NoteDevices):
+            return None  # it is done already; the command log takes it
         for check in self._checks:
             check(request)
         action = self._actions.get(type(request.body))
@@ -278,6 +281,10 @@ class Actions:
         state = "running" if activity is None else activity.state
         if asked.action == "resume" and state not in _PAUSED:
             raise RefusedError(f"The run is not paused (it is {state}): there is nothing to resume", "not_paused")
+        if asked.action == "bypass" and not (activity and (activity.suspended or activity.waits_for)):
+            raise RefusedError(
+                f"No suspender holds the run (it is {state}): there is nothing to bypass", "not_suspended"
+            )
         who = f"asked by {request.user}" if request.user else "asked by somebody"
         how = {"finish": "finished early, ", "skip": "skipped, "}.get(asked.action, "")
         reason = f"{how}{who}: {asked.reason}" if asked.reason else how + who

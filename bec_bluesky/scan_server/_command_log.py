@@ -12,12 +12,12 @@ from bec_bluesky.bus import Bus
 from bec_bluesky.channels import COMMANDS
 from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.around_queue import Command, LockAll, Unlock
+from bec_bluesky.messages.around_queue import Command, DeviceNote, LockAll, NoteDevices, Unlock
 from bec_bluesky.messages.common import Failure
 from bec_bluesky.messages.queue import ItemAccepted, ItemsChanged, QueueItem, Request
 from bec_bluesky.people import CommandFile
 
-__all__ = ["CommandLog", "command_of"]
+__all__ = ["CommandLog", "commands_of"]
 
 _log = logger(__name__)
 _LONGEST = 16 * 1024
@@ -26,6 +26,8 @@ _MOST_PENDING = 100_000
 """Commands kept while the disk does not take them."""
 _AGAIN = 2.0
 """Seconds until a write that failed is tried again."""
+_LATE = 2.0
+"""Seconds after which it is said when a device was told, besides when that was heard of."""
 Alarm = Callable[[str], Awaitable[None]]
 Note = tuple[float, Request, Any, Failure | None]
 
@@ -91,13 +93,36 @@ class CommandLog:
         return True
 
     def _append(self, notes: list[Note]) -> list[Command]:
-        commands = [command_of(*note) for note in notes]
+        commands = [command for note in notes for command in commands_of(*note)]
         self._file.append(commands)
         return commands
 
 
-def command_of(answered: float, request: Request, body: Any, failure: Failure | None) -> Command:
-    """Say in one record who asked for what, and what became of it."""
+def commands_of(answered: float, request: Request, body: Any, failure: Failure | None) -> list[Command]:
+    """Say in a record each who asked for what, and what became of it."""
+    if isinstance(request.body, NoteDevices):
+        return [_of_device(answered, request, note) for note in request.body.notes]
+    return [_of_request(answered, request, body, failure)]
+
+
+def _of_device(heard: float, request: Request, note: DeviceNote) -> Command:
+    asked = _plain(msgspec.structs.replace(request.body, notes=[note]))
+    (asked,) = asked.get("notes", [asked])
+    return Command(
+        time=heard,  # lines are in the order of their times; a client may have waited long for a scan server
+        verb=f"device {note.verb}",
+        user=request.user,
+        user_group=request.user_group,
+        host=request.host,
+        program=request.program,
+        asked={name: asked[name] for name in ("device", "args", "kwargs", "cut") if asked.get(name)}
+        | ({"sent": note.time} if heard - note.time > _LATE else {}),
+        outcome="failed" if note.failure else "sent",
+        answer=note.failure,
+    )
+
+
+def _of_request(answered: float, request: Request, body: Any, failure: Failure | None) -> Command:
     asked = _plain(request.body)
     verb = asked.pop("type")
     if action := asked.get("action"):

@@ -5,16 +5,19 @@ import datetime
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ophyd.utils import LimitError
 
-from bec_bluesky.bus import Bus
+from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.channels import ALARMS, COMMANDS
+from bec_bluesky.client import keeping_notes
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.messages.around_queue import Command, LockAll, Unlock
 from bec_bluesky.messages.queue import AddItem, AddItems, ControlRun, GetStatus, Request
 from bec_bluesky.people import CommandFile
 from bec_bluesky.scan_server import ScanServer
-from bec_bluesky.scan_server._command_log import CommandLog, command_of
+from bec_bluesky.scan_server._command_log import CommandLog, commands_of
 from bec_bluesky.settings import Settings
 from tests.scan_server.scan_server_harness import SCRIPTED, Client, serving, until
 
@@ -62,6 +65,30 @@ async def test_commands_are_logged_with_who_asked_and_what_became_of_them(
     assert (abort.verb, abort.asked["reason"], abort.code) == ("control_run abort", "smoke", "nothing_runs")
     assert two.items == [item.item_id for item in batch.items]
     assert abs(one.time - datetime.datetime.now().timestamp()) < 100
+
+
+async def test_what_devices_were_told_past_the_queue_is_logged_by_who_told_them(
+    settings: Settings, server: ScanServer, bus: Bus
+) -> None:
+    async with Caller(bus, user="ann", program="notebook") as caller, keeping_notes(caller) as notes:
+        with notes.sending("samx", "set", [3.0], {"wait": True}):
+            pass
+        with notes.sending("samx", "read"):
+            pass
+        with pytest.raises(LimitError), notes.sending("samy", "set", [1e9], user="bob", user_group="primary"):
+            raise LimitError("samy: 1e+09 is outside its limits")
+        with notes.sending("slits", "put", [np.zeros((100, 100))]):
+            pass
+        with notes.sending("samx", "stop"):
+            pass
+    sent, tried, failed, large, stop = await logged(settings, 5)
+    assert (sent.verb, sent.user, sent.program, sent.outcome) == ("device set", "ann", "notebook", "sent")
+    assert sent.asked == {"device": "samx", "args": [3.0], "kwargs": {"wait": True}}
+    assert (tried.user, tried.outcome) == ("bob", "sent")
+    assert (failed.verb, failed.user, failed.user_group, failed.outcome) == ("device set", "bob", "primary", "failed")
+    assert "outside its limits" in failed.answer
+    assert large.asked["args"] == ["float64 array (100, 100)"]
+    assert stop.verb == "device stop"
 
 
 async def test_the_key_of_a_lock_is_not_in_the_log(settings: Settings, server: ScanServer, client: Client) -> None:
@@ -118,10 +145,10 @@ def test_what_is_endless_is_cut_and_what_json_has_not_is_written_as_python_does(
         body = AddItem(plan="count", kwargs=kwargs)
         return Request(request_id="1", reply_to="c", deadline=0.0, user="ann", body=body)
 
-    long = command_of(1.0, asking(text="x" * 10**6), None, None)
+    (long,) = commands_of(1.0, asking(text="x" * 10**6), None, None)
     assert long.verb == "add_item"
     assert len(long.asked["cut"]) < 20_000
-    odd = command_of(1.0, asking(nothing=float("nan"), path=tmp_path, number=1 + 2j), None, None)
+    (odd,) = commands_of(1.0, asking(nothing=float("nan"), path=tmp_path, number=1 + 2j), None, None)
     assert odd.asked["kwargs"]["number"] == "(1+2j)"
     CommandFile(tmp_path, "b1").append([long, odd])
     assert len(list(CommandFile(tmp_path, "b1").newest())) == 2

@@ -114,6 +114,13 @@ class Engine(RunEngine):
                     released, pre_plan=suspender._pre_plan, post_plan=suspender._post_plan, justification=reason
                 )
 
+    def _bypass(self) -> None:
+        """Take out the suspenders that hold the plan, which then goes on."""
+        for suspender in self.suspenders:
+            if suspender.tripped:
+                suspender._sleep = 0  # nobody waits for it to be good again
+                self.remove_suspender(suspender)
+
     async def act(self, action: RunAction, reason: str) -> bool:
         """Act on a plan that is running, in this engine's loop.
 
@@ -124,6 +131,9 @@ class Engine(RunEngine):
         while str(self.state) == "suspending":  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         state = str(self.state)
+        if action == "bypass":
+            self._bypass()
+            return True
         if state in ("pausing", "paused"):
             return False
         if state in _ENDING:

@@ -33,6 +33,8 @@ class RunningItem:
         self._end_reason = ""
         self._ended_by: Any = ""
         self._finish_reason: str | None = None
+        self.is_bypassed = False
+        """Whether it is to begin although suspenders cannot read their signals."""
         self._has_begun = False
         self._error: BaseException | None = None
         self._result: RunEngineResult | None = None
@@ -69,6 +71,8 @@ class RunningItem:
 
     def want(self, action: RunAction, reason: str) -> None:
         """Note how the item is to end; halting is the last word. Finishing early is no end if the plan is faster."""
+        if action == "bypass":
+            self.is_bypassed = True
         if action == "finish" and self._finish_reason is None:
             self._finish_reason = reason
         if action in _ENDS and (self._end is None or action == "halt"):

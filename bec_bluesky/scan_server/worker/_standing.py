@@ -45,8 +45,16 @@ class StandingSuspenders:
         self._before: frozenset[Any] = frozenset()
         """Suspenders that start-up files installed for good."""
 
-    def install(self, item: QueueItem, tell: Callable[[str], None], is_unwanted: Callable[[], bool]) -> None:
+    def install(
+        self,
+        item: QueueItem,
+        tell: Callable[[str], None],
+        is_unwanted: Callable[[], bool],
+        is_bypassed: Callable[[], bool],
+    ) -> None:
         """Put all in force that concern an item; `tell` takes what is waited for.
+
+        Once it `is_bypassed`, those that cannot read their signals are left out.
 
         Raises SettingsError, UnknownDeviceError or BadArgumentError that names the entry which cannot be.
         """
@@ -61,6 +69,8 @@ class StandingSuspenders:
                 if why is None:
                     break
                 self._in_loop(self._remove(suspender))
+                if is_bypassed():
+                    break
                 text = f"suspender {entry.label}: {entry.signal} cannot be read: {why}"
                 if text != told:
                     told = text
@@ -70,9 +80,11 @@ class StandingSuspenders:
             tell("")
 
     def remove(self) -> None:
-        """Take them out, and what the plan installed and left."""
+        """Take them out, and what the plan installed and left; what start-up files installed is in force again."""
         for suspender in set(self._engine.suspenders) - self._before:
             self._in_loop(self._remove(suspender))
+        for suspender in self._before - set(self._engine.suspenders):
+            self._in_loop(self._put_back(suspender))
 
     @property
     def _changed(self) -> int:
@@ -125,6 +137,9 @@ class StandingSuspenders:
             return str(error) or f"no answer within {_LONGEST_READ:g} s"
         suspender(value_of(reading, signal.name)["value"])
         return None
+
+    async def _put_back(self, suspender: suspenders.SuspenderBase) -> None:
+        self._engine.install_suspender(suspender)
 
     async def _remove(self, suspender: suspenders.SuspenderBase) -> None:
         self._engine.remove_suspender(suspender)

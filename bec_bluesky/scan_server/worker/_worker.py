@@ -171,7 +171,7 @@ class Worker:
         item = running.item
         if item.kind == "instruction":
             return wait_here(item.kwargs, self._link.devices, self._tell_wait)
-        self._standing.install(item, self._tell_wait, lambda: running.is_unwanted)
+        self._standing.install(item, self._tell_wait, lambda: running.is_unwanted, lambda: running.is_bypassed)
         claim.begin(self._tell_wait, lambda: running.is_unwanted)
         return call(self._plans[item.plan], item, self._link.devices)
 

@@ -223,6 +223,20 @@ async def test_no_plan_begins_while_there_is_no_beam(bench: Bench) -> None:
     await eventually(lambda: _ends_unsuspended(bench))
 
 
+async def test_a_suspender_can_be_bypassed_for_one_item(bench: Bench) -> None:
+    await bench.put("beam", 0.0)
+    item_id = await bench.worker.run("count", ["samx"], 2)
+    await bench.suspended("no beam")
+    await bench.worker.control("bypass", "the gauge is dead")
+    assert (await bench.worker.done(item_id)).result.exit_status == "completed"
+    await bench.worker.forget()
+    item_id = await bench.worker.run("count", ["samx"], 2)
+    await bench.suspended("no beam")
+    await bench.worker.control("bypass")
+    assert (await bench.worker.done(item_id)).result.exit_status == "completed"
+    await eventually(lambda: _ends_unsuspended(bench))
+
+
 async def test_a_plan_that_needs_no_beam_runs_without_it(bench: Bench) -> None:
     await bench.put("beam", 0.0)
     assert (await bench.worker.done(await bench.worker.run("align", "samx"))).result.exit_status == "completed"
