@@ -52,6 +52,8 @@ class Executor:
         self._own_threads: dict[str, ThreadPoolExecutor] = {}
         self._lanes = Lanes(self._loop)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._to_return: dict[int, Callable[[], None]] = {}
+        """{id of an operation: to be called when its call has returned}"""
         self.statuses = Statuses(self._loop, outbox)
         self.calls = Calls(self._loop)
         self.reader = Reader(self._threads, self.calls)
@@ -130,17 +132,32 @@ class Executor:
         self.claims.allow(batch, op, found)
         self.statuses.started(batch.client, op)
         entry = found.entry
+        if op.verb in URGENT:
+            self.stopping.stop_again(op.device)
         if op.verb == VIEW:
             self._spawn(self._answer_with(batch, op, self.view(found, float(op.args[0]))))
         elif op.verb in URGENT and found.layer != "ophyd-async":
             self._spawn(self._run_in_thread(batch, [(op, found)], is_urgent=True))
         elif found.layer != "ophyd-async" and not entry.is_waiting:
+            self._note_call(op, entry)
             in_threads.setdefault(entry.name if entry.spec.blocking else "", []).append((op, found))
         elif op.verb not in URGENT and (entry.is_waiting or self._lanes.is_busy(entry.name)):
+            self._note_call(op, entry)
             self._lanes.queue(entry.name)
             self._spawn(self._start_later(batch, op, found))
         else:
             self._start_async(batch, op, found)
+
+    def _note_call(self, op: Op, entry: Entry) -> None:
+        """Note that an operation was accepted whose call comes later."""
+        has_returned = self.stopping.note_call(entry.name, op.verb)
+        if has_returned is not None:
+            self._to_return[id(op)] = has_returned
+
+    def _has_returned(self, op: Op) -> None:
+        has_returned = self._to_return.pop(id(op), None)
+        if has_returned is not None:
+            has_returned()
 
     async def _start_when_built(self, batch: Batch, op: Op, building: "asyncio.Future[None]") -> None:
         await asyncio.wait([building])
@@ -156,14 +173,15 @@ class Executor:
             elif entry.is_waiting:
                 await self._connect(entry)
             found = self._registry.find(op.device)
-            if found.layer == "ophyd-async":
-                self._start_async(batch, op, found)
-            else:
+            if found.layer != "ophyd-async":
                 self._spawn(self._run_in_thread(batch, [(op, found)]))
+                return
+            self._start_async(batch, op, found)
         except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
             batch.fail(op, error, in_call=True)
         finally:
             self._lanes.unqueue(entry.name)
+        self._has_returned(op)
 
     async def _connect(self, entry: Entry) -> None:
         """Connect a lazy device; what else is asked of it waits."""
@@ -248,6 +266,8 @@ class Executor:
                 await asyncio.wait(held)
         finally:
             self._lanes.let_go(mine)
+            for op, _ in job:
+                self._has_returned(op)
 
     def _threads_for(self, entry: Entry) -> ThreadPoolExecutor:
         if not entry.spec.blocking:
@@ -289,6 +309,7 @@ class Executor:
         return held
 
     def _take_outcome(self, batch: Batch, op: Op, found: Found, outcome: Outcome) -> Any:
+        self._has_returned(op)
         if outcome.error is not None:
             batch.fail(op, outcome.error, in_call=not isinstance(outcome.error, DeviceError))
         elif op.verb in MONITOR_VERBS:

@@ -50,6 +50,9 @@ class Stopping:
         self.threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="stop")
         self._under_way: dict[str, asyncio.Task[None]] = {}
         """{path: its `stop`, which may hang}"""
+        self._to_begin: dict[str, set[asyncio.Future[None]]] = {}
+        """{device: done when a call has returned that may move it, and that was accepted before}"""
+        self._again: set[asyncio.Task[None]] = set()
         self._tokens: dict[str, str] = {}
         """{token: when everything was stopped while it was in use, or nothing}; the newest last."""
 
@@ -76,6 +79,38 @@ class Stopping:
                 f"{op.device}.{op.verb} is not carried out: a panic stop at {when} ended this plan; start it again",
                 "panic_stop",
             )
+
+    # ── what a stop must not overtake ──
+
+    def note_call(self, device: str, verb: str) -> Callable[[], None] | None:
+        """Note that a call was accepted, if it may move the device; what is given is to be called when it returned."""
+        if verb not in _MOVING_VERBS:
+            return None
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._to_begin.setdefault(device, set())
+        waiting.add(begun)
+
+        def has_returned() -> None:
+            if not begun.done():
+                begun.set_result(None)
+            waiting.discard(begun)
+            if not waiting and self._to_begin.get(device) is waiting:
+                del self._to_begin[device]
+
+        return has_returned
+
+    def stop_again(self, path: str) -> None:
+        """Stop a device once more when what was accepted for it has been called: a stop now may come before that."""
+        if waiting := set(self._to_begin.get(path.partition(".")[0], ())):
+            again = asyncio.ensure_future(self._stop_after(path, waiting))
+            self._again.add(again)
+            again.add_done_callback(self._again.discard)
+
+    async def _stop_after(self, path: str, waiting: "set[asyncio.Future[None]]") -> None:
+        await asyncio.wait(waiting)
+        if stop := self._under_way.get(path):
+            await asyncio.wait([stop])
+        await self._stop(path)
 
     def clients(self) -> set[str]:
         """Give the clients that would leave something behind."""
@@ -131,6 +166,7 @@ class Stopping:
         return dict(item for item in await asyncio.gather(*map(self._stop, paths)) if item[1])
 
     async def _stop(self, path: str) -> tuple[str, str]:
+        self.stop_again(path)
         stop = self._under_way.get(path)  # one that hangs is waited for once more, and not called again
         if stop is None:
             stop = asyncio.ensure_future(self._call_stop(path))
@@ -157,7 +193,7 @@ class Stopping:
 
     def close(self) -> None:
         """Wait for no `stop` that hangs."""
-        for stop in list(self._under_way.values()):
+        for stop in [*self._under_way.values(), *self._again]:
             stop.cancel()
         self.threads.shutdown(wait=False, cancel_futures=True)
 

@@ -26,6 +26,16 @@ async def test_stopping_as_the_run_engine_does_ends_the_move_well(client: Client
     await client.end(number)
 
 
+@pytest.mark.parametrize("name", ["slow", "creeping"])
+async def test_a_stop_does_not_overtake_the_move_that_came_with_it(client: Client, name: str) -> None:
+    for _ in range(10):
+        move, stop = client.op(name, "set", 50.0), client.op(name, "stop")
+        await client.send(move, stop)
+        with pytest.raises(Exception, match=name):
+            await client.end(move.id)
+        await client.end(stop.id)
+
+
 async def test_a_device_that_blocks_is_stopped_at_once(client: Client) -> None:
     number = await client.start("napper", "nap", 60.0)
     await client.ask("sig", "read")
