@@ -104,7 +104,7 @@ def test(arguments: list[str]) -> int:
             if code:
                 return code
         workers = min(4, 1 + (os.cpu_count() or 1))  # they wait about half of their time
-        arguments = ["-n", str(workers), "--dist", "loadscope", "--no-loadscope-reorder"]
+        arguments = ["-n", str(workers), "--dist", "loadscope", "--no-loadscope-reorder", "--max-worker-restart", "0"]
         print(f"── tests: pytest {' '.join(arguments)}", flush=True)
     return run([str(PYTHON), "-m", "pytest", *arguments])
 

@@ -72,7 +72,7 @@ def withdraw_address(settings: Settings) -> None:
         pass
 
 
-def find_catalog(settings: Settings | None = None, *, timeout: float = 1.0) -> CatalogAddress | None:
+def find_catalog(settings: Settings | None = None, *, timeout: float = 5.0) -> CatalogAddress | None:
     """Give the Tiled server of the data directory if it answers within `timeout` seconds, else None.
 
     Without `settings` those of the environment hold.
