@@ -112,6 +112,11 @@ class Settings(BaseSettings):
         """The file by which the scan server searches the history; made anew when it is missing."""
         return self.data_dir / f"history-{self.beamline}.sqlite"
 
+    @property
+    def scan_number(self) -> Path:
+        """The file that has the highest scan number, for when Redis has lost it."""
+        return self.data_dir / f"scan-number-{self.beamline}"
+
     def environment(self) -> dict[str, str]:
         """Give these settings as environment variables for a child process."""
         values: dict[str, object] = self.model_dump()

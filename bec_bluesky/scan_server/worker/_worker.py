@@ -219,7 +219,7 @@ class Worker:
         reader, writer = await asyncio.open_connection(sock=self._connection)
         self._sender = FrameSender(writer, asyncio.get_running_loop())
         self._bus = await Bus(url, self._settings.beamline).__aenter__()
-        self._numbers = ScanNumbers(self._bus)
+        self._numbers = ScanNumbers(self._bus, self._settings.scan_number)
         self._publisher = DocumentPublisher(
             self._bus.address,
             self._settings.beamline,
