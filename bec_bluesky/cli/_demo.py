@@ -24,6 +24,7 @@ __all__ = ["demo", "demo_settings"]
 
 BEAMLINE = "demo"
 _PLANS_TIMEOUT = 60.0
+_DEVICES_TIMEOUT = 60.0
 _FILES_TIMEOUT = 60.0
 
 
@@ -52,6 +53,8 @@ SCANS = (
     ),
 )
 """The camera's frames get brighter and darker as sin(x): a hump at x = π/2."""
+DEVICES = ("ph_det", "ph_mtr", "blob", "stage_x", "stage_y")
+"""Those of the scans."""
 
 
 def demo_settings(settings: Settings, data: Path | None) -> Settings:
@@ -117,6 +120,7 @@ def _scan(settings: Settings, console: Console, began: float) -> list[FinishedRu
     runs: list[FinishedRun] = []
     with connected(settings) as client:
         _wait_for_plans(client)
+        _wait_for_devices(client)
         for scan in SCANS:
             console.print(f"\n{scan.title}", style="bold underline")
             item = client.queue.put(scan.plan, scan.args, scan.kwargs, start=True, title=scan.title)
@@ -149,6 +153,18 @@ def _wait_for_plans(client: Client) -> None:
             raise NoReplyError(
                 f"no worker offers {', '.join(sorted(wanted - client.plans.keys()))} within {_PLANS_TIMEOUT:g} s: see "
                 f"{client.settings.log_dir / 'scan_server.jsonl'}"
+            )
+        time.sleep(0.1)
+
+
+def _wait_for_devices(client: Client) -> None:
+    """Wait until the devices of the scans are connected: a busy machine takes its time to start the IOC."""
+    deadline = time.monotonic() + _DEVICES_TIMEOUT
+    while missing := [name for name in DEVICES if name not in client.dev or client.dev[name].state != "connected"]:
+        if time.monotonic() > deadline:
+            raise NoReplyError(
+                f"{', '.join(missing)} not connected within {_DEVICES_TIMEOUT:g} s: see "
+                f"{client.settings.log_dir / 'device_server.jsonl'}"
             )
         time.sleep(0.1)
 
