@@ -166,6 +166,24 @@ def test_an_array_that_its_device_fills_again_is_stored_as_it_was(
         assert file["entry/streams/primary/x"].chunks == (1, 200, 300), "a frame"
 
 
+def test_frames_are_stored_in_batches_as_they_came_and_a_new_type_changes_none(
+    writer: NexusWriter, emitted: list[FileReady]
+) -> None:
+    frames = [np.arange(40_000, dtype=np.uint16).reshape(200, 200) + np.uint16(number) for number in range(6)]
+    late = [frames[0].T, frames[0].astype(np.float64) + 0.5]  # not contiguous, and of another type
+    documents = recorded([*frames, *late], dtype="array")
+    for number, (name, doc) in enumerate(documents):
+        writer(name, doc)
+        if number % 2:
+            for sink in writer.open_runs.values():
+                sink.file.flush()  # pyright: ignore[reportAttributeAccessIssue]  # what a tick does after a second
+    with h5py.File(emitted[0].path) as file:
+        stored = file["entry/streams/primary/x"]
+        assert stored.chunks == (1, 200, 200)
+        for frame, row in zip([*frames, *late], stored, strict=True):
+            assert np.array_equal(frame, row)
+
+
 def test_large_arrays_of_any_kind_come_back(writer: NexusWriter, emitted: list[FileReady]) -> None:
     integers = np.arange(2_000) + 2**60
     values = [integers, integers.tolist(), None, ["a"] * 1_500, [[1] * 600, [2] * 601], np.full(2_000, math.nan)]
