@@ -23,6 +23,8 @@ _PERIOD = 1.0
 """Seconds between two looks at all devices."""
 _PROBE = 1.0
 """Seconds in which a device that was lost must read to count as there again."""
+_AT_ONCE = 0.5
+"""Seconds within which a TimeoutError is the device's own word, rather than a device that does not answer."""
 _ALWAYS = frozenset({"stop", "unstage", "subscribe", "unsubscribe", "clear_sub"})
 """Verbs that are done on a disconnected device as well."""
 
@@ -106,12 +108,16 @@ class Connections:
             self._spawn(self._read_patiently(found))
 
     async def _read_patiently(self, found: Found) -> None:
-        entry = found.entry
+        entry, began = found.entry, time.monotonic()
         try:
             reading = (await self._reader.read_many([found], timeout=entry.spec.timeout))[0]
         finally:
             self._suspected.discard(entry.name)
-        if isinstance(reading, TimeoutError) and entry.device is found.device:
+        if not isinstance(reading, TimeoutError) or entry.device is not found.device:
+            return
+        if time.monotonic() - began < _AT_ONCE:
+            self._mark(entry, f"TimeoutError: {reading}")
+        else:
             self.lose(entry, f"it could not be read within {entry.spec.timeout:g} s")
 
     async def watch(self) -> None:

@@ -19,6 +19,7 @@ late: {class: "ophyd.sim:SynAxis", kwargs: {delay: 0.2}}
 slow: {class: "ophyd_async.sim:SimMotor", kwargs: {instant: false}, set: {velocity: 1.0, acceleration_time: 0.1}}
 slow2: {class: "ophyd_async.sim:SimMotor", kwargs: {instant: false}}
 creeping: {class: "tests.proxy.conformance_devices:Creeping"}
+grumbling: {class: "tests.device_server.odd_devices:Grumbling"}
 steady: {class: "ophyd_async.sim:SimMotor", kwargs: {instant: false}, on_client_lost: continue}
 soft: {class: "ophyd_async.core:soft_signal_rw", args: [{$type: float}, 1.5], kwargs: {units: K}}
 fixed: {class: "ophyd_async.core:soft_signal_rw", args: [{$type: float}, 1.5], read_only: true}

@@ -222,3 +222,20 @@ async def made_later(name: str) -> Any:
 def not_a_device(name: str) -> int:
     """A factory that gives no device."""
     return len(name)
+
+
+class Grumbling(Device):
+    """Raises TimeoutError at once when it is read, until told not to: its controller says so, and it answers."""
+
+    value = Component(Signal, value=1.0, kind="hinted")
+    is_cross = False
+
+    def be(self, cross: bool) -> None:
+        self.is_cross = cross
+
+    def read(self) -> Any:
+        if self.is_cross:
+            raise TimeoutError("the amplifier has not settled")
+        return super().read()
+
+    USER_ACCESS = ("be",)

@@ -1,5 +1,7 @@
 """A device that hangs fails what is asked of it by name, is marked, costs nobody else, and comes back by itself."""
 
+import asyncio
+
 import pytest
 
 from bec_bluesky.bus import Bus
@@ -74,3 +76,13 @@ async def test_a_call_of_ophyd_async_that_hangs_is_cancelled(client: Client, bus
 async def test_what_is_not_done_in_time_fails_if_the_device_file_says_so(client: Client) -> None:
     with pytest.raises(DeviceTimeout, match=r"stalling_async.set was not done within 0.5 s \(`done_timeout` in"):
         await client.ask("stalling_async", "set", 1.0)
+
+
+async def test_a_device_whose_own_word_is_a_timeout_is_not_one_that_hangs(client: Client, bus: Bus) -> None:
+    await client.ask("grumbling", "be", True)
+    await until(lambda: state(bus, "grumbling", "disconnected"), "the mark, by what reads for the readbacks")
+    for _ in range(20):
+        assert (await client.failure("grumbling", "read")).text.startswith("the amplifier has not settled")
+        await asyncio.sleep(0.1)
+    await client.ask("grumbling", "be", False)
+    await until(lambda: state(bus, "grumbling", "connected"), "its return")

@@ -74,7 +74,7 @@ def test_a_time_scan_keeps_its_period(RE: RunEngine, documents: Documents) -> No
     RE(time_scan([x], 0.2, 0.05))
     times = [document["time"] for name, document in documents if name == "event"]
     assert len(times) == documents[0][1]["num_points"] == 5
-    assert times[-1] - times[0] > 0.19
+    assert times[-1] - documents[0][1]["time"] > 0.19  # the first may be late, and the others keep to the period
 
 
 def test_a_time_scan_without_a_period_ends_after_its_duration(RE: RunEngine, documents: Documents) -> None:
