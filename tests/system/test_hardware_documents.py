@@ -73,6 +73,8 @@ def test_a_monitor_of_a_signal_misses_no_update(hardware: Hardware) -> None:
     documents, item = hardware.run("watch", "ticks", 10)
     assert item.result is not None and item.result.exit_status == "completed"
     counted = events(documents, "ticks")
+    if counted[0] == counted[1]:  # ophyd tells what it knows, then Channel Access the same as the monitor's first
+        del counted[0]
     assert len(counted) >= 3
     assert counted == list(range(counted[0], counted[0] + len(counted)))
 
