@@ -62,9 +62,11 @@ class GrowingDataset:
         first = values[0]
         if self.column.kind != "array" or not isinstance(first, np.ndarray) or first.nbytes < _CHUNK_BYTES:
             return False
-        if first.shape != self.column.shape or (self._dataset is not None and self._dataset.chunks is None):
+        dtype, dataset = np.dtype(self.column.dtype), self._dataset
+        if first.shape != self.column.shape:
             return False
-        dtype = np.dtype(self.column.dtype)
+        if dataset is not None and (dataset.chunks != (1, *first.shape) or dataset.dtype != dtype):
+            return False
         return all(type(each) is np.ndarray and each.shape == first.shape and each.dtype == dtype for each in values)
 
     def _append_frames(self, frames: Sequence[np.ndarray]) -> None:

@@ -46,7 +46,7 @@ class DeviceFile:
     def add(self, name: str, class_: str, *, file: str = "", **keys: Any) -> EditReport:
         """Add a device: `add("samx", "ophyd:EpicsMotor", args=["X12SA:M1"], labels=["motors"])`."""
         entry = {"class": class_, **keys}
-        return self._edit("add", [name], self._edits.add(name, entry, file), **entry)
+        return self._edit("add", [name], self._edits.add(name, entry, file), entry=entry)
 
     def set(
         self, name: str, values: Mapping[str, Any] | None = None, *, unset: Iterable[str] = (), **keys: Any

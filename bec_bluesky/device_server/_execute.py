@@ -26,7 +26,7 @@ from bec_bluesky.device_server._reading import Reader
 from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.device_server._statuses import Statuses
 from bec_bluesky.device_server._steps import THEN, Steps
-from bec_bluesky.device_server._stopping import Stopping
+from bec_bluesky.device_server._stopping import MOVING_VERBS, Stopping
 from bec_bluesky.device_server._verbs import GENERATORS, MONITOR_VERBS, URGENT, VIEW, check_verb
 from bec_bluesky.errors import DeviceError, RefusedError, StaleDevice
 from bec_bluesky.messages.common import Failure
@@ -34,6 +34,9 @@ from bec_bluesky.messages.devices import Answer, Instruction, Op
 from bec_bluesky.messages.failures import tell
 
 __all__ = ["Executor"]
+
+_LATE = 0.05
+"""Seconds that a stop waits for what was accepted before it to be called."""
 
 Job = list[tuple[Op, Found]]
 """Calls to make in one thread."""
@@ -52,8 +55,6 @@ class Executor:
         self._own_threads: dict[str, ThreadPoolExecutor] = {}
         self._lanes = Lanes(self._loop)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._to_return: dict[int, Callable[[], None]] = {}
-        """{id of an operation: to be called when its call has returned}"""
         self.statuses = Statuses(self._loop, outbox)
         self.calls = Calls(self._loop)
         self.reader = Reader(self._threads, self.calls)
@@ -65,9 +66,20 @@ class Executor:
         self.steps = Steps(self._where, outbox.say, self._start_all, self._read_after)
         self.view: Callable[[Found, float], Coroutine[Any, Any, Any]] = _not_viewed
         """What `view` does; it waits for nothing that is under way."""
-        self.stopping = Stopping(registry, self.statuses, self.monitors, self.steps, self.execute, self.claims.token_of)
+        self.stopping = Stopping(registry, self.statuses, self.monitors, self.steps, self._do, self.claims.token_of)
 
     # ── instructions ──
+
+    def _do(self, path: str, verb: str, token: str = "") -> None:
+        """Carry out an operation that no client asked for; a `stop` in its turn, if something is to be called."""
+        op = Op(0, path, verb)
+        if verb not in URGENT:
+            self.execute(Instruction("", "", [op], token=token))
+        elif self._lanes.is_to_be_called(path.partition(".")[0]):
+            in_threads: dict[str, Job] = {}
+            batch = Batch(Instruction("", "", [op]), self._where, self._outbox.say)
+            self._start_in_turn(batch, op, self._registry.find(path), in_threads)
+            self._run_all(batch, in_threads)
 
     def execute(self, instruction: Instruction) -> None:
         """Start every operation, in order; what comes after a `then` later."""
@@ -88,6 +100,9 @@ class Executor:
                     self._start_for_server(batch, op)
             except Exception as error:  # noqa: BLE001  # whatever a device raises is the answer
                 batch.fail(op, error, in_call=True)
+        self._run_all(batch, in_threads)
+
+    def _run_all(self, batch: Batch, in_threads: dict[str, Job]) -> None:
         for job in in_threads.values():
             self._spawn(self._run_in_thread(batch, job))
 
@@ -132,32 +147,42 @@ class Executor:
         self.claims.allow(batch, op, found)
         self.statuses.started(batch.client, op)
         entry = found.entry
-        if op.verb in URGENT:
-            self.stopping.stop_again(op.device)
         if op.verb == VIEW:
             self._spawn(self._answer_with(batch, op, self.view(found, float(op.args[0]))))
+        elif op.verb in URGENT and self._lanes.is_to_be_called(entry.name):
+            self._start_in_turn(batch, op, found, in_threads)
+            self._spawn(self._stop_if_late(op, found))
         elif op.verb in URGENT and found.layer != "ophyd-async":
             self._spawn(self._run_in_thread(batch, [(op, found)], is_urgent=True))
-        elif found.layer != "ophyd-async" and not entry.is_waiting:
-            self._note_call(op, entry)
+        elif found.layer == "ophyd-async" and (op.verb in URGENT or not self._must_wait(entry)):
+            self._start_async(batch, op, found)
+        else:
+            self._start_in_turn(batch, op, found, in_threads)
+
+    def _must_wait(self, entry: Entry) -> bool:
+        return entry.is_waiting or self._lanes.is_busy(entry.name)
+
+    def _start_in_turn(self, batch: Batch, op: Op, found: Found, in_threads: dict[str, Job]) -> None:
+        """Have an operation called after those on its device that were accepted before."""
+        entry = found.entry
+        if op.verb in MOVING_VERBS or op.verb in URGENT:
+            self._lanes.note_call(id(op), entry.name)
+        if found.layer != "ophyd-async" and not entry.is_waiting:
             in_threads.setdefault(entry.name if entry.spec.blocking else "", []).append((op, found))
-        elif op.verb not in URGENT and (entry.is_waiting or self._lanes.is_busy(entry.name)):
-            self._note_call(op, entry)
+        else:
             self._lanes.queue(entry.name)
             self._spawn(self._start_later(batch, op, found))
-        else:
-            self._start_async(batch, op, found)
 
-    def _note_call(self, op: Op, entry: Entry) -> None:
-        """Note that an operation was accepted whose call comes later."""
-        has_returned = self.stopping.note_call(entry.name, op.verb)
-        if has_returned is not None:
-            self._to_return[id(op)] = has_returned
-
-    def _has_returned(self, op: Op) -> None:
-        has_returned = self._to_return.pop(id(op), None)
-        if has_returned is not None:
-            has_returned()
+    async def _stop_if_late(self, op: Op, found: Found) -> None:
+        """Stop a device out of turn, too, if something blocks those before it."""
+        await asyncio.sleep(_LATE)
+        if self._lanes.is_noted(id(op)):
+            now = Op(0, op.device, op.verb, op.args, op.kwargs)
+            batch = Batch(Instruction("", "", [now]), self._where, self._outbox.say)
+            if found.layer == "ophyd-async":
+                self._start_async(batch, now, found)
+            else:
+                await self._run_in_thread(batch, [(now, found)], is_urgent=True)
 
     async def _start_when_built(self, batch: Batch, op: Op, building: "asyncio.Future[None]") -> None:
         await asyncio.wait([building])
@@ -181,7 +206,7 @@ class Executor:
             batch.fail(op, error, in_call=True)
         finally:
             self._lanes.unqueue(entry.name)
-        self._has_returned(op)
+        self._lanes.note_return(id(op))
 
     async def _connect(self, entry: Entry) -> None:
         """Connect a lazy device; what else is asked of it waits."""
@@ -267,7 +292,7 @@ class Executor:
         finally:
             self._lanes.let_go(mine)
             for op, _ in job:
-                self._has_returned(op)
+                self._lanes.note_return(id(op))
 
     def _threads_for(self, entry: Entry) -> ThreadPoolExecutor:
         if not entry.spec.blocking:
@@ -309,7 +334,7 @@ class Executor:
         return held
 
     def _take_outcome(self, batch: Batch, op: Op, found: Found, outcome: Outcome) -> Any:
-        self._has_returned(op)
+        self._lanes.note_return(id(op))
         if outcome.error is not None:
             batch.fail(op, outcome.error, in_call=not isinstance(outcome.error, DeviceError))
         elif op.verb in MONITOR_VERBS:

@@ -16,6 +16,8 @@ class Lanes:
         """{device: done when what must come before the next operation has ended}"""
         self._queued: dict[str, int] = {}
         """{device: operations that wait for its lane}"""
+        self._to_call: dict[int, str] = {}
+        """{number of an operation that moves or stops a device, and whose call has not returned: the device}"""
 
     def is_busy(self, device: str) -> bool:
         """Whether an operation on a device must wait: for what holds its lane, or behind others that wait."""
@@ -68,3 +70,19 @@ class Lanes:
     def unqueue(self, device: str) -> None:
         """Note that its turn has come."""
         self._queued[device] -= 1
+
+    def note_call(self, number: int, device: str) -> None:
+        """Note that an operation was accepted that moves or stops a device, and that its call is to come."""
+        self._to_call[number] = device
+
+    def note_return(self, number: int) -> None:
+        """Note that its call has returned, or will not be made; harmless for others."""
+        self._to_call.pop(number, None)
+
+    def is_noted(self, number: int) -> bool:
+        """Whether the call of such an operation has not returned."""
+        return number in self._to_call
+
+    def is_to_be_called(self, device: str) -> bool:
+        """Whether there is such an operation for a device."""
+        return device in self._to_call.values()

@@ -14,9 +14,9 @@ from bec_bluesky.device_server._statuses import Statuses
 from bec_bluesky.device_server._steps import Steps
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.devices import DeviceInfo, Instruction, Op
+from bec_bluesky.messages.devices import DeviceInfo, Op
 
-__all__ = ["Stopping"]
+__all__ = ["MOVING_VERBS", "Stopping"]
 
 _log = logger(__name__)
 _LONGEST_STOP = 1.0
@@ -24,7 +24,7 @@ _LONGEST_STOP = 1.0
 _NOBODY = ""
 """Client of what is cleaned up after a lost one."""
 _MOST_TOKENS = 4096
-_MOVING_VERBS = frozenset({"set", "put", "prepare", "trigger", "stage", "kickoff", "configure"})
+MOVING_VERBS = frozenset({"set", "put", "prepare", "trigger", "stage", "kickoff", "configure"})
 """What a plan may no longer do after a panic stop; `complete`, `unstage` and `stop` are its clean-up."""
 
 
@@ -37,22 +37,22 @@ class Stopping:
         statuses: Statuses,
         monitors: Monitors,
         steps: Steps,
-        execute: Callable[[Instruction], None],
+        do: Callable[[str, str, str], None],
         token_of: Callable[[str, str], str],
     ) -> None:
-        """`token_of(client, path)` gives the token by which a client holds a device, if it does."""
+        """`do(path, verb, token)` has an operation carried out after those on its device that were accepted before.
+
+        `token_of(client, path)` gives the token by which a client holds a device, if it does.
+        """
         self._registry = registry
         self._statuses = statuses
         self._monitors = monitors
         self._steps = steps
-        self._execute = execute
+        self._do = do
         self._token_of = token_of
         self.threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="stop")
         self._under_way: dict[str, asyncio.Task[None]] = {}
         """{path: its `stop`, which may hang}"""
-        self._to_begin: dict[str, set[asyncio.Future[None]]] = {}
-        """{device: done when a call has returned that may move it, and that was accepted before}"""
-        self._again: set[asyncio.Task[None]] = set()
         self._tokens: dict[str, str] = {}
         """{token: when everything was stopped while it was in use, or nothing}; the newest last."""
 
@@ -74,43 +74,11 @@ class Stopping:
         self._tokens[token] = when
         if len(self._tokens) > _MOST_TOKENS:
             del self._tokens[next(iter(self._tokens))]
-        if when and op.verb in _MOVING_VERBS:
+        if when and op.verb in MOVING_VERBS:
             raise RefusedError(
                 f"{op.device}.{op.verb} is not carried out: a panic stop at {when} ended this plan; start it again",
                 "panic_stop",
             )
-
-    # ── what a stop must not overtake ──
-
-    def note_call(self, device: str, verb: str) -> Callable[[], None] | None:
-        """Note that a call was accepted, if it may move the device; what is given is to be called when it returned."""
-        if verb not in _MOVING_VERBS:
-            return None
-        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._to_begin.setdefault(device, set())
-        waiting.add(begun)
-
-        def has_returned() -> None:
-            if not begun.done():
-                begun.set_result(None)
-            waiting.discard(begun)
-            if not waiting and self._to_begin.get(device) is waiting:
-                del self._to_begin[device]
-
-        return has_returned
-
-    def stop_again(self, path: str) -> None:
-        """Stop a device once more when what was accepted for it has been called: a stop now may come before that."""
-        if waiting := set(self._to_begin.get(path.partition(".")[0], ())):
-            again = asyncio.ensure_future(self._stop_after(path, waiting))
-            self._again.add(again)
-            again.add_done_callback(self._again.discard)
-
-    async def _stop_after(self, path: str, waiting: "set[asyncio.Future[None]]") -> None:
-        await asyncio.wait(waiting)
-        if stop := self._under_way.get(path):
-            await asyncio.wait([stop])
-        await self._stop(path)
 
     def clients(self) -> set[str]:
         """Give the clients that would leave something behind."""
@@ -135,8 +103,7 @@ class Stopping:
             if path in stoppable:
                 self._end_flight(path)
         for path in reversed(staged):
-            token = self._token_of(client, path)
-            self._execute(Instruction(_NOBODY, "", [Op(0, path, "unstage")], token=token))
+            self._do(path, "unstage", self._token_of(client, path))
         if stoppable or staged:
             _log.warning("client %s is gone: stopped %s, unstaged %s", client, stoppable, staged)
         return failures
@@ -163,10 +130,13 @@ class Stopping:
             return False
 
     async def _stop_paths(self, paths: Iterable[str]) -> dict[str, str]:
+        """Stop at once; what was accepted before is stopped in its turn, too."""
+        paths = list(paths)
+        for path in paths:
+            self._do(path, "stop", "")
         return dict(item for item in await asyncio.gather(*map(self._stop, paths)) if item[1])
 
     async def _stop(self, path: str) -> tuple[str, str]:
-        self.stop_again(path)
         stop = self._under_way.get(path)  # one that hangs is waited for once more, and not called again
         if stop is None:
             stop = asyncio.ensure_future(self._call_stop(path))
@@ -193,7 +163,7 @@ class Stopping:
 
     def close(self) -> None:
         """Wait for no `stop` that hangs."""
-        for stop in [*self._under_way.values(), *self._again]:
+        for stop in list(self._under_way.values()):
             stop.cancel()
         self.threads.shutdown(wait=False, cancel_futures=True)
 

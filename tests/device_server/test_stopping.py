@@ -36,6 +36,22 @@ async def test_a_stop_does_not_overtake_the_move_that_came_with_it(client: Clien
         await client.end(stop.id)
 
 
+async def test_a_stop_does_not_reach_the_move_that_came_after_it(client: Client) -> None:
+    for _ in range(10):
+        moves = client.op("creeping", "set", 50.0), client.op("creeping", "set", -50.0)
+        stop = client.op("creeping", "stop")
+        await client.send(moves[0], stop, moves[1])
+        with pytest.raises(Exception, match="creeping"):
+            await client.end(moves[0].id)
+        await client.end(stop.id)
+        position = await client.ask("creeping", "get")
+        assert await client.ask("creeping", "get") <= position, "it creeps the way of the second move"
+        assert not client.of(moves[1].id, "failed")
+        await client.ask("creeping", "stop")
+        with pytest.raises(Exception, match="creeping"):
+            await client.end(moves[1].id)
+
+
 async def test_a_device_that_blocks_is_stopped_at_once(client: Client) -> None:
     number = await client.start("napper", "nap", 60.0)
     await client.ask("sig", "read")
