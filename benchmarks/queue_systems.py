@@ -135,7 +135,8 @@ class _Processes:
         self._stack.close()
 
     def runs(self) -> list[Run]:
-        lines = [line.split() for line in self._log.read_text().splitlines()]
+        whole, _, _ = self._log.read_text().rpartition("\n")  # the last line may be in the middle of its writing
+        lines = [line.split() for line in whole.splitlines()]
         return [(int(number), float(when), int(pid)) for number, when, pid in lines]
 
     def resident(self) -> int:
