@@ -43,6 +43,16 @@ class InterlockState:
         return "tripped" if bad else "clear"
 
     @property
+    def memory(self) -> dict[str, list[str]]:
+        """What it did that is to be taken back, for the scan server that comes after this one."""
+        return {"paused": sorted(self.paused), "stopped": sorted(self.stopped)}
+
+    def remember(self, memory: Mapping[str, list[str]]) -> None:
+        """Go on as the one that was tripped before: what it did is taken back when it is clear."""
+        self.is_tripped, self.why = True, "it was tripped before the scan server began anew"
+        self.paused, self.stopped = set(memory.get("paused", ())), set(memory.get("stopped", ()))
+
+    @property
     def text(self) -> str:
         message = f" ({self.entry.message})" if self.entry.message else ""
         return f"interlock {self.entry.name}: {self.why}{message}"

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from bec_bluesky.bus import Bus
+from bec_bluesky.channels import AROUND
 from bec_bluesky.errors import BusError, RefusedError, SettingsError
 from bec_bluesky.guards import Interlock
 from bec_bluesky.log import logger
@@ -33,6 +34,7 @@ _LEASE = 2.0
 """Seconds for which a device server counts the device as viewed; others see it change sooner, too."""
 _FIRST_LOOK = 5.0
 """Seconds that devices have to be found after the start; until they are read nothing begins."""
+_FIELD = "interlocks"
 _NOT_YET = "interlocks: their devices are being read for the first time"
 
 
@@ -59,6 +61,8 @@ class Interlocks:
         self._states = {entry.name: InterlockState(entry) for entry in self._enabled()}
         self._is_ready = not self._states
         """Whether devices were looked at."""
+        self._kept = b""
+        """What is in Redis of what those did that are tripped."""
 
     # ── for others ──
 
@@ -81,6 +85,7 @@ class Interlocks:
 
     async def run(self, bus: Bus) -> None:
         """Watch for ever."""
+        await self._remember(bus)
         link = await self._connect(bus)
         try:
             with contextlib.suppress(TimeoutError):
@@ -90,13 +95,35 @@ class Interlocks:
             while True:
                 known = await self._look(link)
                 await self._judge(known)
+                await self._keep(bus)
                 if not self._is_ready:
                     self._is_ready = True
+                    self._tell()
                     self._keeper.nudge()
                 await asyncio.sleep(_PERIOD)
                 await self._reload()
         finally:
             await link.close()
+
+    async def _remember(self, bus: Bus) -> None:
+        """Take over what was tripped, and what that did, from the scan server before this one."""
+        while True:
+            with contextlib.suppress(BusError):
+                self._kept = await bus.field(AROUND, _FIELD) or b""
+                break
+            await asyncio.sleep(1.0)
+        for name, memory in (msgspec.msgpack.decode(self._kept) if self._kept else {}).items():
+            if name in self._states:
+                self._states[name].remember(memory)
+        self._tell()
+
+    async def _keep(self, bus: Bus) -> None:
+        tripped = {name: state.memory for name, state in self._states.items() if state.is_tripped}
+        kept = msgspec.msgpack.encode(tripped) if tripped else b""
+        if kept != self._kept:
+            with contextlib.suppress(BusError):  # then the next look keeps it
+                await bus.put_raw_field(AROUND, _FIELD, kept)
+                self._kept = kept
 
     async def _connect(self, bus: Bus) -> DeviceLink:
         """Connect when there is something to watch."""

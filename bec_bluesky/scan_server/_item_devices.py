@@ -5,20 +5,22 @@ from typing import Any
 
 from bec_bluesky.messages.queue import QueueItem
 
-__all__ = ["all_devices"]
+__all__ = ["all_devices", "texts"]
 
 
 def all_devices(item: QueueItem, found: Iterable[str], known: Container[str]) -> tuple[str, ...]:
     """Give the paths of the devices that an item names, and those that its check found, as far as they are `known`."""
     asked = [list(found), item.args, list(item.kwargs.values())]
-    return tuple(dict.fromkeys(text for text in _texts(asked) if text in known))
+    return tuple(dict.fromkeys(text for text in texts(asked) if text in known))
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
+    """Give the texts in a value: a worker takes those that are names of devices for the devices."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _texts(each)
+        for each in value:  # pyright: ignore[reportUnknownVariableType]  # whatever crosses
+            yield from texts(each)
     elif isinstance(value, dict):
-        yield from _texts(list(value.values()))
+        for each in value.values():  # pyright: ignore[reportUnknownVariableType]  # whatever crosses
+            yield from texts(each)

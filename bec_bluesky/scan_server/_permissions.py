@@ -1,6 +1,5 @@
 """Who may do what: the rules of groups, applied to every request."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -24,6 +23,7 @@ from bec_bluesky.messages.queue import (
 from bec_bluesky.people import DEFAULT_RULES, UserGroups, device_facts
 from bec_bluesky.plugins import read_rules
 from bec_bluesky.scan_server._devices import DeviceBook
+from bec_bluesky.scan_server._item_devices import texts
 from bec_bluesky.scan_server._requests import LOOKING
 from bec_bluesky.scan_server._surroundings import Surroundings
 from bec_bluesky.settings import Settings
@@ -95,7 +95,7 @@ class Permissions:
             return
         if not self._groups.is_plan_allowed(group, item.plan):
             raise RefusedError(f"Plan {item.plan!r} is not allowed for users from {group!r} group.", "not_permitted")
-        for name in _texts([item.args, item.kwargs]):
+        for name in texts([item.args, item.kwargs]):
             info = self._devices.get(name)
             if info is not None and not self._groups.is_device_allowed(group, info.path, device_facts(info)):
                 text = f"{item.plan}: device {name!r} is not allowed for users from {group!r} group."
@@ -136,15 +136,3 @@ def _stops(body: RequestBody) -> bool:
             return body == SetQueueMode(autostart=False)
         case _:
             return isinstance(body, EndTask)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Give the texts in a value: those that name devices stand for them."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for each in value.values():  # pyright: ignore[reportUnknownVariableType]  # whatever crosses
-            yield from _texts(each)
-    elif isinstance(value, list | tuple):
-        for each in value:  # pyright: ignore[reportUnknownVariableType]  # whatever crosses
-            yield from _texts(each)

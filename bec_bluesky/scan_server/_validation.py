@@ -8,6 +8,7 @@ from bec_bluesky.errors import BadArgumentError, RefusedError, UnknownDeviceErro
 from bec_bluesky.messages.devices import DeviceInfo
 from bec_bluesky.messages.queue import AddItem, Parameter, PlanInfo
 from bec_bluesky.scan_server._accepts import Type, mismatch, type_at, write
+from bec_bluesky.scan_server._item_devices import texts
 
 __all__ = ["Bound", "bind", "place_of", "validate"]
 
@@ -69,7 +70,7 @@ def place_of(path: str, plan: PlanInfo, args: list[Any], kwargs: Mapping[str, An
     """Say in which argument a device, or what it is a part of, was given; None: the plan brings it along."""
     for bound in bind(plan, args, kwargs):
         for place, value, _ in _each(bound):
-            if any(path == text or path.startswith(f"{text}.") for text in _texts(value)):
+            if any(path == text or path.startswith(f"{text}.") for text in texts(value)):
                 return place
     return None
 
@@ -133,8 +134,8 @@ class _Judge:
             return None if info is None else [*info.protocols, *(f"label {label}" for label in info.labels)]
 
         why = mismatch(value, accepts, protocols)
-        texts = _texts(value) if (accepts or {}).get("devices", True) else ()
-        for name in (*asked, *texts):  # first: of a device that was not built no protocols are known
+        named = texts(value) if (accepts or {}).get("devices", True) else ()
+        for name in (*asked, *named):  # first: of a device that was not built no protocols are known
             if name in self._devices:
                 self._refuse_unusable(self._devices[name], place)
         if why is not None:
@@ -153,15 +154,3 @@ class _Judge:
                 f"{self._plan}, {place}: device {info.path!r} on {info.server} {verb} {state}{reason}",
                 "device_unavailable",
             )
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Give the texts in a value: a worker takes those that are names of devices for the devices."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:  # pyright: ignore[reportUnknownVariableType]  # whatever crosses
-            yield from _texts(each)
-    elif isinstance(value, dict):
-        for each in value.values():  # pyright: ignore[reportUnknownVariableType]  # whatever crosses
-            yield from _texts(each)

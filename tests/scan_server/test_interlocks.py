@@ -93,7 +93,7 @@ def test_what_cannot_be_read_or_compared_is_not_safe(match: str, known: dict[str
 
 
 @pytest_asyncio.fixture
-async def server(settings: Settings, tmp_path: Path, bus: Bus) -> AsyncIterator[ScanServer]:
+async def instrument(settings: Settings, tmp_path: Path, bus: Bus) -> AsyncIterator[Settings]:
     collection = tmp_path / "profile" / "profile_collection"
     collection.mkdir(parents=True)
     (collection / "profile.toml").write_text(PROFILE)
@@ -108,13 +108,20 @@ async def server(settings: Settings, tmp_path: Path, bus: Bus) -> AsyncIterator[
 
     try:
         await until(is_there)
-        async with serving(
-            ScanServer(settings, worker_command=SCRIPTED, has_spare=False, patience=IMPATIENT)
-        ) as server:
-            yield server
+        yield settings
     finally:
         process.terminate()
         await process.wait()
+
+
+@pytest_asyncio.fixture
+async def server(instrument: Settings) -> AsyncIterator[ScanServer]:
+    async with serving(made(instrument)) as server:
+        yield server
+
+
+def made(settings: Settings) -> ScanServer:
+    return ScanServer(settings, worker_command=SCRIPTED, has_spare=False, patience=IMPATIENT)
 
 
 async def test_interlocks_act_on_what_runs_and_take_back_what_they_did(server: ScanServer, bus: Bus) -> None:
@@ -148,6 +155,35 @@ async def test_interlocks_act_on_what_runs_and_take_back_what_they_did(server: S
     alarms = [message.text for _, message in await bus.read(ALARMS)]
     assert "interlock vacuum: gauge is 9, above 5: pause_now" in alarms
     assert "interlock vacuum is clear" in alarms
+
+
+async def test_what_one_did_is_taken_back_by_the_scan_server_that_comes_after(instrument: Settings, bus: Bus) -> None:
+    link = await DeviceLink.connect(bus.address, bus.beamline)
+    door: Any = link.devices["door"]
+    try:
+        async with Caller(bus, user="ann") as caller:
+            client = Client(caller)
+            async with serving(made(instrument)):
+                await client.ask(AddItem(plan="wait", start=True))
+                await client.ask(AddItem(plan="quick"))
+                await client.until_status(run_state="running", scan_id=1)
+                await door.set("open")
+                await client.until_status(queue_state="stopping")
+                await client.ask(ControlRun(action="stop"))
+                await client.until_status(queue_state="stopped", history=1, waiting=1)
+            async with serving(made(instrument)):
+                await client.until_status(interlocks=["interlock hutch: door is 'open', other than 'closed'" + _INSIDE])
+                assert (await client.status()).queue_state == "stopped"
+                await door.set("closed")
+                await client.until_ended(2)
+                await client.until_status(interlocks=[])
+            async with serving(made(instrument)):
+                await client.until_status(interlocks=[], history=2)
+    finally:
+        await link.close()
+
+
+_INSIDE = " (somebody is inside)"
 
 
 def edit(server: ScanServer, text: str) -> None:
@@ -189,7 +225,7 @@ async def _stop_and_start(client: Client, put: Any, untripped: Any) -> None:
     await client.ask(ControlRun(action="stop"))
     await client.until_status(queue_state="stopped", history=2)
     await client.ask(StartQueue())
-    text = "interlock hutch: door is 'open', other than 'closed' (somebody is inside)"
+    text = "interlock hutch: door is 'open', other than 'closed'" + _INSIDE
     assert (await client.until_status(waits_for=text)).waiting == 1
     await put("door", "closed")
     assert (await client.until_ended(3))[0].item_id == following.item.item_id
