@@ -3,7 +3,7 @@
 import math
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,7 @@ def test_many_hostile_requests(attacker: Attacker) -> None:
     MANY(BYTES(lambda data, field: check_bytes(attacker, data, field)))()
     MANY(BODIES(lambda body: check_body(attacker, body)))()
     MANY(ENVELOPES(lambda envelope: check_envelope(attacker, envelope)))()
-    MANY(ADDS(lambda args, kwargs: check_add(attacker, args, kwargs, "wait")))()
+    MANY(ADDS(to_add(attacker, "wait")))()
 
 
 @pytest.mark.slow
@@ -227,4 +227,11 @@ def test_hostile_arguments_for_real_plans(settings: Settings, tmp_path: Path) ->
         attacker = Attacker(live)
         for plan in ("count", "scan", "grid_scan", "list_scan", "sim_scan", "mv"):
             few = hypothesis_settings(MANY, max_examples=40)
-            few(ADDS(lambda args, kwargs, plan=plan: check_add(attacker, args, kwargs, plan)))()
+            few(ADDS(to_add(attacker, plan)))()
+
+
+def to_add(attacker: Attacker, plan: str) -> Callable[..., None]:
+    def check(args: Any, kwargs: Any) -> None:
+        check_add(attacker, args, kwargs, plan)
+
+    return check

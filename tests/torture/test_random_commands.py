@@ -264,8 +264,6 @@ class Against(RuleBasedStateMachine):
         running = self.model.running
         assert running is not None
         self.live.ask(ControlRun(action=action, item_id=running.item_id))
-        if action in ("abort", "halt"):
-            self.happen(q.StopAsked())
         self.follow(running, lambda result, again: q.Ended(running.item_id, result, again), ENDINGS[action])
 
     @precondition(lambda self: self.model.running is not None)
