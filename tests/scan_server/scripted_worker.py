@@ -25,8 +25,10 @@ from bec_bluesky.messages.worker import (
     CheckResult,
     Control,
     FromWorker,
+    ModulesReloaded,
     Ping,
     Pong,
+    ReloadModules,
     RunItem,
     RunStarted,
     RunState,
@@ -68,6 +70,8 @@ class Peer:
                     self.say(Pong(number=number))
                 case CheckItem():
                     self.check(message)
+                case ReloadModules():
+                    self.say(ModulesReloaded(plans=plans))
                 case RunItem():
                     self._running = threading.Thread(target=self.run, args=(message,), daemon=True)
                     self._running.start()
