@@ -53,6 +53,7 @@ class Place:
 
     def _set_aside(self) -> None:
         """Keep the longest of what earlier attempts left: its documents might be nowhere else."""
+        self.is_resumed = self._before.exists()
         with contextlib.suppress(FileNotFoundError):
             size = self.part.stat().st_size
             self.is_resumed = True

@@ -111,6 +111,15 @@ class NexusWriter(RunCallback):
             raise error
         return self.holds(run_uid)
 
+    def announcements(self, run_uid: str) -> list[FileReady | RunProblem]:
+        """Announce the run's complete file once more, with its problems."""
+        path = self._index.find(run_uid)
+        if path is None:
+            return []
+        _, start = next(read_documents(path))
+        ready = announce_again(path, start)
+        return [ready, *_alarms(ready)]
+
     def tick(self) -> None:
         """Write what has been in memory for a second; a file that cannot be written raises with its next document.
 
@@ -177,22 +186,24 @@ class NexusWriter(RunCallback):
         ready = file.announcement(path)
         self.emit(ready)
         self._index.add(ready.run_uid, path)
-        self._tell(ready)
-
-    def _tell(self, ready: FileReady) -> None:
-        name, problems = Path(ready.path).name, ready.problems
-        for problem in problems:
-            _log.warning("%s: %s", name, problem, extra={"run": ready.run_uid})
-        told = problems[:_ALARMS] if len(problems) <= _ALARMS else problems[: _ALARMS - 1]
-        if len(told) < len(problems):
-            told = [*told, f"and {len(problems) - len(told)} more problems, in the file at /entry/run/problems"]
-        for text in told:
-            self.emit(RunProblem(run_uid=ready.run_uid, source="nexus", text=f"{name}: {text}"))
+        for problem in ready.problems:
+            _log.warning("%s: %s", path.name, problem, extra={"run": ready.run_uid})
+        for problem in _alarms(ready):
+            self.emit(problem)
 
     def _open_files(self) -> Iterator[RunFile]:
         for run in self.open_runs.values():
             if isinstance(run, _Run):
                 yield run.file
+
+
+def _alarms(ready: FileReady) -> list[RunProblem]:
+    """Give what people are told of the problems of a file."""
+    name, problems = Path(ready.path).name, ready.problems
+    told = problems[:_ALARMS] if len(problems) <= _ALARMS else problems[: _ALARMS - 1]
+    if len(told) < len(problems):
+        told = [*told, f"and {len(problems) - len(told)} more problems, in the file at /entry/run/problems"]
+    return [RunProblem(run_uid=ready.run_uid, source="nexus", text=f"{name}: {text}") for text in told]
 
 
 class _Run:

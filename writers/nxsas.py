@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import event_model
 import h5py
+import numpy as np
 
 from bec_bluesky.documents import Document, Emit, FileReady, RunCallback, RunSink, file_prefix
 from bec_bluesky.errors import SettingsError
@@ -280,7 +281,14 @@ class NXsasWriter(RunCallback):
 
     def holds(self, run_uid: str) -> bool:
         """Tell whether the run's file is there."""
-        return any(self._directory.glob(f"[!.]*{file_prefix('{uid}', {'uid': run_uid})}*.h5"))
+        return any(self._files(run_uid))
+
+    def _files(self, run_uid: str) -> Iterable[Path]:
+        return self._directory.glob(f"[!.]*{file_prefix('{uid}', {'uid': run_uid})}*.h5")
+
+    def announcements(self, run_uid: str) -> list[FileReady]:
+        """Announce the run's file once more."""
+        return [_announce_again(path, run_uid) for path in self._files(run_uid)]
 
     def tick(self) -> None:
         """Write what is in memory."""
@@ -309,18 +317,29 @@ class _Sink:
             self._start = doc
         self.serializer(name, dict(doc))
         for path in self.serializer.artifacts.get("stream_data", ()):
-            number = self._start.get("scan_id")
-            self._writer.emit(
-                FileReady(
-                    run_uid=str(self._start["uid"]),
-                    scan_id=number if isinstance(number, int) else 0,
-                    writer="nxsas",
-                    path=str(path),
-                    size=path.stat().st_size,
-                    time=time.time(),
-                    problems=self.serializer.problems,
-                )
-            )
+            uid, number = str(self._start["uid"]), self._start.get("scan_id")
+            self._writer.emit(_file_ready(path, uid, number, self.serializer.problems))
+
+
+def _announce_again(path: Path, run_uid: str) -> FileReady:
+    """Say that a file is there which an earlier process made, with what the file itself tells."""
+    with h5py.File(path, "r") as file:
+        number, problems = file.get("bluesky/start/scan_id"), file.get("bluesky/problems")
+        scan_id = number[()] if isinstance(number, h5py.Dataset) else None
+        texts = str(problems.asstr()[()]).splitlines() if isinstance(problems, h5py.Dataset) else []
+    return _file_ready(path, run_uid, scan_id, texts)
+
+
+def _file_ready(path: Path, run_uid: str, scan_id: Any, problems: list[str]) -> FileReady:
+    return FileReady(
+        run_uid=run_uid,
+        scan_id=int(scan_id) if isinstance(scan_id, int | np.integer) else 0,
+        writer="nxsas",
+        path=str(path),
+        size=path.stat().st_size,
+        time=time.time(),
+        problems=problems,
+    )
 
 
 def geometry(path: str | Path) -> dict[str, Any]:

@@ -130,16 +130,7 @@ class _Run:
         shapes: dict[str, list[int]] = {}
         if self._tables is not None:
             shapes = {stream: [rows] for stream, rows in self._tables.rows.items() if rows} | self._tables.frames
-        return FileReady(
-            run_uid=self.uid,
-            scan_id=self.scan_id,
-            writer="tiled",
-            path=f"{uri}/metadata/{self.uid}",
-            size=self.journal.size,
-            time=time.time(),
-            shapes=shapes,
-            kind="catalogue",
-        )
+        return _file_ready(uri, self.uid, self.scan_id, size=self.journal.size, shapes=shapes)
 
 
 class TiledWriter(RunCallback):
@@ -220,6 +211,11 @@ class TiledWriter(RunCallback):
         if run_uid in self._refused:
             raise RunNotTakenError(self._refused[run_uid])
         return self.holds(run_uid)
+
+    def announcements(self, run_uid: str) -> list[FileReady]:
+        """Announce the run in the catalogue once more; raises ServerAbsent if that does not answer."""
+        with contextlib.closing(self._find_server()) as server:
+            return [_file_ready(server.uri, run_uid, server.scan_id(run_uid))]
 
     def tick(self) -> None:
         """Load Tiled's client before the first run needs it."""
@@ -358,6 +354,21 @@ class TiledWriter(RunCallback):
                 del self._waiting[run.uid]
             self._lock.notify_all()
         run.journal.close()
+
+
+def _file_ready(
+    uri: str, run_uid: str, scan_id: int, *, size: int = 0, shapes: dict[str, list[int]] | None = None
+) -> FileReady:
+    return FileReady(
+        run_uid=run_uid,
+        scan_id=scan_id,
+        writer="tiled",
+        path=f"{uri}/metadata/{run_uid}",
+        size=size,
+        time=time.time(),
+        shapes=shapes or {},
+        kind="catalogue",
+    )
 
 
 def _remember(among: dict[str, Any], uid: str, value: Any) -> None:

@@ -1,6 +1,6 @@
 """What an operator hosts: callbacks on documents that also work when subscribed to a bare RunEngine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from bec_bluesky.messages.products import AnalysisResult, Product
@@ -65,6 +65,13 @@ class RunCallback:
         Raise if it never will be: that becomes an alarm, and the documents stay on Redis.
         """
         return True
+
+    def announcements(self, run_uid: str) -> Iterable[Product]:
+        """Give anew what a run that the sink holds was announced with.
+
+        A document service asks where it was killed after the run was stored and before Redis was told.
+        """
+        return ()
 
     def take_result(self, result: AnalysisResult) -> None:
         """Take what an analysis found in a run that was given to `open_run` and is not stored yet."""

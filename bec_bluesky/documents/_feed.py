@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import CURSORS, DOCUMENTS, POINTS, RESULTS, RUNS, STORED
+from bec_bluesky.channels import CURSORS, DOCUMENTS, FILES, POINTS, RESULTS, RUNS, STORED
 from bec_bluesky.documents._callback import RunCallback
 from bec_bluesky.documents._publish import Alarm, Publisher
 from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, unpack
-from bec_bluesky.messages.products import RunOpened
+from bec_bluesky.messages.products import FileReady, RunClosed
 
 __all__ = ["Feed"]
 
@@ -49,6 +49,9 @@ class Feed:
 
     Resumes from what the sink holds: a run that is complete there is skipped, any other is fed again from its start
     document. A callback that raises loses that run (its documents are kept on Redis) and nothing else.
+
+    A run counts as stored on Redis once all that was made of it is there, too. One that the sink holds and that does
+    not count so was cut off in between, by a kill: it is announced again, unless its files are among the announced.
     """
 
     def __init__(
@@ -130,12 +133,49 @@ class Feed:
             await self._close_run(uid)
 
     async def _open_run(self, stream_id: str, note: Any) -> None:
-        if not isinstance(note, RunOpened) or note.run_uid in self._runs:
+        if isinstance(note, RunClosed):
+            await self._forget_if_gone(note.run_uid)
+            return
+        if note.run_uid in self._runs:
+            return
+        if await self._bus.field(STORED, self.name, run=note.run_uid) is not None:
+            await self._let_go(note.run_uid)
             return
         if await self._in_thread(self._callback.holds, note.run_uid):
+            await self._announce_again(note.run_uid, stream_id)
             await self._mark_stored(note.run_uid)
             return
         self._runs[note.run_uid] = _Run(opened_at=stream_id)
+
+    async def _forget_if_gone(self, uid: str) -> None:
+        """Wait no longer for documents of a run that was closed and whose documents have expired since."""
+        run = self._runs.get(uid)
+        if run is not None and run.last == 0 and not await self._has_documents(uid):
+            del self._runs[uid]
+
+    async def _has_documents(self, uid: str) -> bool:
+        return await self._bus.last_id(DOCUMENTS, run=uid) != "0-0"
+
+    async def _announce_again(self, uid: str, opened_at: str) -> None:
+        """Publish what a kill kept from Redis: the sink had the run, and nobody was told."""
+        try:
+            products = list(await self._in_thread(self._callback.announcements, uid))
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            _log.warning("%s cannot say what it has of a run", self.name, exc_info=error, extra={"run": uid})
+            return
+        files = {(product.writer, product.path) for product in products if isinstance(product, FileReady)}
+        if files and not files <= await self._announced(uid, opened_at):
+            for product in products:
+                self._publisher.emit(product)
+            await self._publisher.drained()
+
+    async def _announced(self, uid: str, after: str) -> set[tuple[str, str]]:
+        """Give writer and path of what was announced of a run; `after` is the id of a message before."""
+        found: set[tuple[str, str]] = set()
+        while messages := await self._bus.read(FILES, after, count=_BATCH):
+            found |= {(message.writer, message.path) for _, message in messages if message.run_uid == uid}
+            after = messages[-1][0]
+        return found
 
     async def _feed(self, uid: str, batch: list[tuple[str, dict[bytes, bytes]]]) -> None:
         run = self._runs[uid]
@@ -192,8 +232,12 @@ class Feed:
         await self._save_cursor()
 
     async def _mark_stored(self, uid: str) -> None:
-        """Note that the sink has the run; when every required one has, its documents may go after an hour."""
+        """Note that the sink has the run, and all that was made of it is on Redis."""
         await self._bus.put_fields(STORED, {self.name: True}, run=uid)
+        await self._let_go(uid)
+
+    async def _let_go(self, uid: str) -> None:
+        """Let a run's documents go an hour after every required sink has it."""
         stored = await self._bus.fields(STORED, run=uid)
         if self._required <= stored.keys():
             for channel, seconds in (
@@ -202,7 +246,7 @@ class Feed:
                 (POINTS, KEEP_PRODUCTS),
                 (RESULTS, KEEP_PRODUCTS),
             ):
-                await self._bus.expire(channel, seconds, run=uid)
+                await self._bus.expire(channel, seconds, only_if_lasting=True, run=uid)
 
     async def _save_cursor(self) -> None:
         """Keep the place in the stream of runs before which everything is done."""
