@@ -51,6 +51,7 @@ class NexusWriter(RunCallback):
     """
 
     required: ClassVar[bool] = True
+    mends_documents: ClassVar[bool] = False  # all documents are kept as they came
     wants_results: ClassVar[bool] = True
 
     def __init__(
@@ -100,6 +101,12 @@ class NexusWriter(RunCallback):
         place.prepare(self._root)
         external = ExternalFiles(self._root, place.folder, with_checksums=self._file_checksums)
         return _Run(self, RunFile(start, place, external, self._classes, self._layouts))
+
+    def complain(self, run_uid: str, problems: list[str]) -> None:
+        """Say what is wrong with the documents of an open run in its file, which is told when it is ready."""
+        run = self.open_runs.get(run_uid)
+        if isinstance(run, _Run):
+            run.file.problems += problems
 
     def holds(self, run_uid: str) -> bool:
         """Tell whether the run's complete file is there."""

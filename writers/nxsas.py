@@ -14,7 +14,7 @@ import event_model
 import h5py
 import numpy as np
 
-from bec_bluesky.documents import Document, Emit, FileReady, RunCallback, RunSink, file_prefix
+from bec_bluesky.documents import Document, DocumentMender, Emit, FileReady, RunCallback, RunSink, file_prefix
 from bec_bluesky.errors import SettingsError
 from writers._nexus_column import GrowingDataset
 from writers._nexus_text import Names, set_attributes, write_value
@@ -64,6 +64,7 @@ class Serializer(event_model.DocumentRouter):
         self._template = file_prefix
         self._embed = embed
         self._tree = tree or {}
+        self._mender = DocumentMender()
         self._path: Path | None = None
         self._file: h5py.File | None = None
         self._is_complete = False
@@ -75,6 +76,16 @@ class Serializer(event_model.DocumentRouter):
     def artifacts(self) -> dict[str, list[Path]]:
         """The file, once it is complete."""
         return {"stream_data": [self._path]} if self._path is not None and self._is_complete else {}
+
+    def __call__(self, name: str, doc: Any, validate: bool = False) -> Any:
+        """Take one document; what is malformed is put right or left out, and said in the file."""
+        known = len(self._mender.problems)
+        for part in self._mender(name, doc):
+            self.problems += self._mender.problems[known:]
+            known = len(self._mender.problems)
+            super().__call__(part[0], dict(part[1]), validate=validate)
+        self.problems += self._mender.problems[known:]
+        return name, doc
 
     def start(self, doc: Any) -> None:
         if self._path is not None:
@@ -167,6 +178,7 @@ class Serializer(event_model.DocumentRouter):
             data: Any = events[Names()[stream]]["data"]  # pyright: ignore[reportIndexIssue]  # groups of ours
             frames.write(data, Names()[frames.key], self._directory, is_embedded=self._embed, problems=self.problems)
         self.problems += self._frames.problems
+        self.problems += [problem for stream in {*self._streams.values()} for problem in stream.problems()]
         lay(merged(self._tree, *technique_trees(self._start)), self._file, self._bluesky, self.problems)
         complete(self._file, self._start, stop, events)
         self.problems += missing(entry_of(self._file))
@@ -194,6 +206,8 @@ class _Stream:
         self._names = Names()
         self._waiting: dict[tuple[str, str], list[Any]] = {}
         self._rows = self._bytes = 0
+        self._count = 0
+        """Events so far."""
         for key in ("time", "seq_num"):
             self._columns["", key] = GrowingDataset(group, key, Column("number" if key == "time" else "integer"), {})
 
@@ -217,17 +231,33 @@ class _Stream:
             if is_outside and sum(self._frames.add_event(key, value, descriptor) for value in values):
                 continue
             if ("data", key) in self._columns:
-                self._waiting.setdefault(("data", key), []).extend(values)
-                self._waiting.setdefault(("timestamps", key), []).extend(page["timestamps"].get(key, ()))
+                self._padded(("data", key)).extend(values)
+                self._padded(("timestamps", key)).extend(page["timestamps"].get(key) or [None] * len(values))
                 self._bytes += sum(getattr(value, "nbytes", 0) for value in values)
         for key in ("time", "seq_num"):
             self._waiting.setdefault(("", key), []).extend(page[key])
         self._rows += len(page["time"])
+        self._count += len(page["time"])
         self.last_time = max(self.last_time, *page["time"])
         if self._rows >= _BATCH or self._bytes > _BATCH_BYTES:
             self.flush()
 
+    def _padded(self, where: tuple[str, str]) -> list[Any]:
+        """Give what waits of a column, with None for the events that had no value of it."""
+        values = self._waiting.setdefault(where, [])
+        values += [None] * (self._count - self._columns[where].rows - len(values))
+        return values
+
+    def problems(self) -> Iterable[str]:
+        """Say how what is stored differs from what came."""
+        for (part, key), column in self._columns.items():
+            if part == "data":
+                yield from (f"{self.name}/{key}: {note}" for note in column.notes)
+
     def flush(self) -> None:
+        for where, column in self._columns.items():
+            if column.rows or where in self._waiting:
+                self._padded(where)
         waiting, self._waiting = self._waiting, {}
         self._rows = self._bytes = 0
         for where, values in waiting.items():
@@ -285,6 +315,13 @@ class NXsasWriter(RunCallback):
 
     def _files(self, run_uid: str) -> Iterable[Path]:
         return self._directory.glob(f"[!.]*{file_prefix('{uid}', {'uid': run_uid})}*.h5")
+
+    def complain(self, run_uid: str, problems: list[str]) -> None:
+        """Say what is wrong with the documents of an open run, in its file too."""
+        super().complain(run_uid, problems)
+        run = self.open_runs.get(run_uid)
+        if isinstance(run, _Sink):
+            run.serializer.problems += problems
 
     def announcements(self, run_uid: str) -> list[FileReady]:
         """Announce the run's file once more."""

@@ -5,6 +5,7 @@ suitcase-csv does the same for older versions of pandas; with pandas 3 its files
 
 import csv
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -12,9 +13,11 @@ from typing import Any, Self, TextIO
 import event_model
 import numpy as np
 
-from bec_bluesky.documents import Document, file_prefix
+from bec_bluesky.documents import Document, DocumentMender, file_prefix
 
 __all__ = ["Serializer", "export"]
+
+_log = logging.getLogger(__name__)
 
 
 def export(
@@ -24,6 +27,8 @@ def export(
     with Serializer(directory, file_prefix) as serializer:
         for name, document in gen:
             serializer(name, dict(document))
+    for problem in serializer.problems:
+        _log.warning("%s: %s", serializer.artifacts, problem)
     return serializer.artifacts
 
 
@@ -40,6 +45,7 @@ class Serializer(event_model.DocumentRouter):
         self._directory = Path(directory).expanduser()
         self._template = file_prefix
         self._prefix = ""
+        self._mender = DocumentMender()
         self._tables: dict[tuple[str, tuple[str, ...]], _Table] = {}
         self._of_descriptor: dict[str, _Table] = {}
 
@@ -48,6 +54,17 @@ class Serializer(event_model.DocumentRouter):
         """The files so far."""
         paths = [table.path for table in self._tables.values()]
         return {"stream_data": paths} if paths else {}
+
+    @property
+    def problems(self) -> list[str]:
+        """What was wrong with the documents."""
+        return self._mender.problems
+
+    def __call__(self, name: str, doc: Any, validate: bool = False) -> Any:
+        """Take one document; what is malformed is put right or left out."""
+        for part in self._mender(name, doc):
+            super().__call__(part[0], dict(part[1]), validate=validate)
+        return name, doc
 
     def start(self, doc: Any) -> None:
         if self._prefix:
@@ -115,5 +132,9 @@ def _columns(descriptor: Document) -> Iterable[str]:
 def _cell(value: Any) -> Any:
     if isinstance(value, np.ndarray | list | tuple):
         values = np.asarray(value, dtype=object).ravel()
-        return values[0] if values.size == 1 else json.dumps(value, default=lambda each: each.tolist())
+        return values[0] if values.size == 1 else json.dumps(value, default=_plain)
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

@@ -12,6 +12,7 @@ from bec_bluesky.documents._catalog import build_catalog_app, catalog_configurat
 from bec_bluesky.documents._export import export_run
 from bec_bluesky.documents._files import read_documents, write_documents
 from bec_bluesky.documents._journal import DocumentJournal
+from bec_bluesky.documents._mender import DocumentMender
 from bec_bluesky.documents._older import upgraded
 from bec_bluesky.documents._prefix import file_prefix
 from bec_bluesky.documents._replay import replay
@@ -24,6 +25,7 @@ __all__ = [
     "CatalogAddress",
     "Document",
     "DocumentJournal",
+    "DocumentMender",
     "Emit",
     "FileReady",
     "Point",

@@ -191,7 +191,7 @@ class Feed:
             documents.append((fields[b"n"].decode(), unpack(fields[b"d"])))
         if documents and not run.has_failed:
             try:
-                await self._in_thread(self._call, documents)
+                await self._in_thread(self._call, uid, documents)
             except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
                 _log.warning("%s failed", self.name, exc_info=error, extra={"run": uid})
                 await self._lose(uid, f"{type(error).__name__}: {error}")
@@ -206,9 +206,9 @@ class Feed:
         except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
             _log.warning("%s took no result", self.name, exc_info=error, extra={"run": uid})
 
-    def _call(self, documents: list[tuple[str, Any]]) -> None:
+    def _call(self, uid: str, documents: list[tuple[str, Any]]) -> None:
         for name, doc in documents:
-            self._callback(name, doc)
+            self._callback.take(uid, name, doc)
 
     async def _lose(self, uid: str, reason: str) -> None:
         self._runs[uid].has_failed = True

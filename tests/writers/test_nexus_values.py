@@ -117,6 +117,7 @@ def test_missing_and_repeated_events_are_said(writer: NexusWriter, emitted: list
     del documents[3]
     feed(writer, [*documents[:-1], documents[-2], documents[-1]])
     assert emitted[0].problems == [
+        "primary: event 4 came twice",
         "primary: 1 events are missing, by their seq_num",
         "primary: 1 events repeat a seq_num",
     ]
@@ -243,6 +244,7 @@ def test_a_malformed_descriptor_costs_no_data(writer: NexusWriter, emitted: list
     documents = recorded([1.0, 2.0])
     documents[1][1]["data_keys"] = {"x": None}
     feed(writer, documents)
-    assert emitted[0].problems[0].startswith("primary: a malformed descriptor")
+    assert emitted[0].problems[0] == "primary: x came with a malformed declaration"
+    assert emitted[0].problems[1].startswith("primary: a malformed descriptor")
     with h5py.File(emitted[0].path) as file:
         assert file["entry/streams/primary/x"][()].tolist() == [1.0, 2.0]
