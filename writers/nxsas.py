@@ -216,9 +216,9 @@ class _Stream:
         for key, described in (descriptor.get("data_keys") or {}).items():
             name = self._names[key]
             if ("data", key) not in self._columns:
-                units = {"units": described.get("units") or None}
+                attributes = {"units": described.get("units") or None, "data_key": key if key != name else None}
                 column = Column.declared(dict(described))
-                self._columns["data", key] = GrowingDataset(self._groups["data"], name, column, units)
+                self._columns["data", key] = GrowingDataset(self._groups["data"], name, column, attributes)
                 self._columns["timestamps", key] = GrowingDataset(
                     self._groups["timestamps"], name, Column("number"), {"units": "s"}
                 )

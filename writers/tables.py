@@ -6,7 +6,7 @@ suitcase-csv does the same for older versions of pandas; with pandas 3 its files
 import csv
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -133,6 +133,8 @@ def _cell(value: Any) -> Any:
     if isinstance(value, np.ndarray | list | tuple):
         values = np.asarray(value, dtype=object).ravel()
         return values[0] if values.size == 1 else json.dumps(value, default=_plain)
+    if isinstance(value, Mapping):
+        return json.dumps(value, default=_plain)
     return value.item() if isinstance(value, np.generic) else value
 
 

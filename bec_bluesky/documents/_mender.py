@@ -204,11 +204,12 @@ class DocumentMender:
         if not isinstance(start.get("hints", {}), Mapping):
             self._say(f"hints of the start document are {start['hints']!r}")
             start["hints"] = {}
-        return start
+        return self._with_text_keys(start, "the start document")
 
     def _descriptor(self, doc: Document) -> Document:
         descriptor = {**doc, "uid": str(doc.get("uid")), "name": str(doc.get("name") or "primary")}
         stream = descriptor["name"]
+        descriptor = self._with_text_keys(descriptor, f"{stream}: the descriptor")
         descriptor["time"] = self._time(doc, f"{stream}: the descriptor")
         for part in ("hints", "object_keys", "configuration", "data_keys"):
             if not isinstance(descriptor.get(part, None if part == "data_keys" else {}), Mapping):
@@ -235,7 +236,13 @@ class DocumentMender:
             stop["exit_status"] = "fail"
         if self._unsaid:
             self.problems.append(f"and {self._unsaid} more problems of documents")
-        return stop
+        return self._with_text_keys(stop, "the stop document")
+
+    def _with_text_keys(self, doc: dict[str, Any], what: str) -> dict[str, Any]:
+        if _has_text_keys(doc):
+            return doc
+        self._say(f"{what} has keys that are no text")
+        return _text_keys(doc)
 
     def _time(self, doc: Document, what: str) -> float:
         """Give a document's time; one without is taken to be of the time of the document before."""
@@ -254,6 +261,18 @@ class DocumentMender:
             self.problems.append(problem)
         else:
             self._unsaid += 1
+
+
+def _has_text_keys(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _has_text_keys(item) for key, item in value.items())
+    return not isinstance(value, list | tuple) or all(map(_has_text_keys, value))
+
+
+def _text_keys(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _text_keys(item) for key, item in value.items()}
+    return [_text_keys(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _complete(data_key: Mapping[str, Any]) -> dict[str, Any]:

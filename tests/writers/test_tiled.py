@@ -307,7 +307,7 @@ def test_a_run_that_the_server_never_takes_is_given_up(
     monkeypatch.setattr("writers.tiled._ATTEMPTS", 2)
     writer = TiledWriter(address.uri, address.api_key)
     _, documents = run(run_engine, bp.count([gauss], 2))
-    documents[1][1]["data_keys"]["gauss"] = {"dtype": "number", "shape": "no shape", "source": ""}
+    documents[1][1]["data_keys"]["gauss"] = {"dtype": "array", "shape": ["no shape"], "source": ""}
     for name, doc in documents:
         writer(name, doc)
     assert not writer.wait()
