@@ -4,13 +4,13 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 from pathlib import Path
 
 import h5py
 
 from bec_bluesky.documents import Document
 from bec_bluesky.errors import SettingsError
+from writers._disk import check_space
 from writers._nexus_template import FileTemplate, file_word
 
 __all__ = ["FileIndex", "Place"]
@@ -64,12 +64,7 @@ class Place:
 
     def check_space(self, needed: int) -> None:
         """Raise SettingsError unless, after so many bytes more, the disk still has what must stay free."""
-        free = shutil.disk_usage(self._folder).free
-        if free < needed + self._min_free:
-            raise SettingsError(
-                f"Run files cannot be written in {self._folder}: the disk has {free / 2**20:.0f} MB left, and "
-                f"{self._min_free / 2**20:.0f} MB are to stay free: make room, or choose another directory"
-            )
+        check_space(self._folder, needed, self._min_free)
 
     @property
     def folder(self) -> Path:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from bec_bluesky.documents import AnalysisResult, Document, Emit, FileReady, RunCallback, RunProblem, RunSink
 from bec_bluesky.errors import SettingsError
+from writers._disk import MIN_FREE
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
 from writers._nexus_external import ExternalFiles
@@ -60,7 +61,7 @@ class NexusWriter(RunCallback):
         emit: Emit | None = None,
         directory: str | Path,
         template: str = "{year}/{scan_id:06d}_{plan_name}.nxs",
-        min_free: int = 64 * 2**20,
+        min_free: int = MIN_FREE,
         classes: dict[str, str] | None = None,
         device_file: str | Path | None = None,
         wait_for_files: float = 10.0,

@@ -4,9 +4,10 @@ The metadata tree in the start document and its references are those of suitcase
 asks beyond it is taken from the run. `export` and `Serializer` stand alone; `NXsasWriter` is hosted by a profile.
 """
 
+import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from bec_bluesky.documents import Document, DocumentMender, Emit, FileReady, RunCallback, RunSink, file_prefix
 from bec_bluesky.errors import SettingsError
+from writers._disk import MIN_FREE, check_space, keep_for_ever
 from writers._nexus_column import GrowingDataset
 from writers._nexus_text import Names, set_attributes, write_value
 from writers._nxsas_definition import complete, entry_of, missing
@@ -184,6 +186,7 @@ class Serializer(event_model.DocumentRouter):
         self.problems += missing(entry_of(self._file))
         if self.problems:
             write_value(self._bluesky, "problems", "\n".join(self.problems))
+        self._file.flush()  # a close that fails on a full disk leaves HDF5 in a state that ends in a segmentation fault
         self._file.close()
         os.link(self._part, self._path)  # unlike a rename, it never replaces a file
         self._part.unlink()
@@ -277,7 +280,8 @@ class NXsasWriter(RunCallback):
     """Writes an NXsas file for each run that has a technique's tree in its start document; for each run, with `tree`.
 
     `file_prefix` is a template over the start document, which must have `{uid}`: by it a restarted service finds what
-    is there. `embed` copies frames out of detectors' own files.
+    is there. `embed` copies frames out of detectors' own files. `min_free` is what must stay free on the disk, in
+    bytes: a run that would need it is given up, before HDF5 meets a full disk.
     """
 
     required: ClassVar[bool] = True
@@ -290,6 +294,7 @@ class NXsasWriter(RunCallback):
         file_prefix: str = "{scan_id:06d}_{uid}",
         embed: bool = False,
         tree: dict[str, Any] | None = None,
+        min_free: int = MIN_FREE,
     ) -> None:
         super().__init__(emit=emit)
         if "{uid}" not in file_prefix and "{start[uid]}" not in file_prefix:
@@ -300,14 +305,16 @@ class NXsasWriter(RunCallback):
         self._prefix = file_prefix
         self._embed = embed
         self._tree = tree
+        self._min_free = min_free
 
     def open_run(self, start: Document) -> RunSink | None:
         """Begin a file; None if the run is there, or is none of small-angle scattering."""
         if (self._tree is None and not any(technique_trees(start))) or self.holds(str(start["uid"])):
             return None
         if isinstance(earlier := self.open_runs.get(str(start["uid"])), _Sink):
-            earlier.serializer.abandon()
-        return _Sink(self, Serializer(self._directory, self._prefix, embed=self._embed, tree=self._tree))
+            earlier.close()
+        serializer = Serializer(self._directory, self._prefix, embed=self._embed, tree=self._tree)
+        return _Sink(self, serializer, self._directory, self._min_free)
 
     def holds(self, run_uid: str) -> bool:
         """Tell whether the run's file is there."""
@@ -328,34 +335,68 @@ class NXsasWriter(RunCallback):
         return [_announce_again(path, run_uid) for path in self._files(run_uid)]
 
     def tick(self) -> None:
-        """Write what is in memory."""
+        """Write what is in memory; a file that cannot be written raises with its next document."""
         for run in self.open_runs.values():
             if isinstance(run, _Sink):
-                run.serializer.flush()
+                with contextlib.suppress(SettingsError):
+                    run.flush()
 
     def close(self) -> None:
         """Close the files of open runs; they keep their hidden names."""
         for run in self.open_runs.values():
             if isinstance(run, _Sink):
-                run.serializer.abandon()
+                run.close()
         super().close()
 
 
 class _Sink:
     """One run on its way into a file."""
 
-    def __init__(self, writer: NXsasWriter, serializer: Serializer) -> None:
+    def __init__(self, writer: NXsasWriter, serializer: Serializer, folder: Path, min_free: int) -> None:
         self.serializer = serializer
         self._writer = writer
+        self._folder = folder
+        self._min_free = min_free
         self._start: Document = {}
+        self._failure: SettingsError | None = None
 
     def __call__(self, name: str, doc: Document) -> None:
         if name == "start":
             self._start = doc
-        self.serializer(name, dict(doc))
+        with self._writing():
+            self.serializer(name, doc)
         for path in self.serializer.artifacts.get("stream_data", ()):
             uid, number = str(self._start["uid"]), self._start.get("scan_id")
             self._writer.emit(_file_ready(path, uid, number, self.serializer.problems))
+
+    def flush(self) -> None:
+        """Write what is in memory; raises SettingsError if that fails, and then for ever."""
+        with self._writing():
+            self.serializer.flush()
+
+    def close(self) -> None:
+        """Close the file as it is, under its hidden name."""
+        if self._failure is None:
+            self.serializer.abandon()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            check_space(self._folder, _BATCH_BYTES, self._min_free)
+            yield
+        except SettingsError as error:
+            self.serializer.abandon()
+            self._failure = error
+            raise
+        except (OSError, RuntimeError) as error:
+            keep_for_ever(self.serializer)
+            self._failure = SettingsError(
+                f"NXsas files cannot be written in {self._folder} ({str(error)[:200]}): make room, make it writable or "
+                "choose another directory, then have the run exported again"
+            )
+            raise self._failure from error
 
 
 def _announce_again(path: Path, run_uid: str) -> FileReady:

@@ -99,8 +99,16 @@ class Serializer(event_model.DocumentRouter):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self.close()
+        except OSError:
+            kind = OSError
+            raise
+        finally:
+            if kind is not None:  # half a table must not look like a whole one
+                for table in self._tables.values():
+                    table.path.unlink(missing_ok=True)
 
     def _path(self, stream: str) -> Path:
         return self._directory / f"{self._prefix}{file_prefix('{stream}', {'stream': stream})}.csv"
@@ -112,7 +120,7 @@ class _Table:
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path = path
         self._columns = columns
-        self.file: TextIO = path.open("x", newline="", encoding="utf-8")
+        self.file: TextIO = path.open("x", newline="", encoding="utf-8", errors="backslashreplace")
         self._writer = csv.writer(self.file, lineterminator="\n")
         self._writer.writerow(["time", "seq_num", *columns])
 

@@ -28,11 +28,17 @@ def write_documents(path: str | Path, documents: Iterable[tuple[str, Document]],
     path = Path(path)
     kind = _format_of(path, format)
     with path.open("xb") as file:
-        for name, document in documents:
-            if kind == "jsonl":
-                file.write(json.dumps([name, _plain(document)], ensure_ascii=False).encode() + b"\n")
-            else:
-                file.write(encode([name, document]))
+        try:
+            for name, document in documents:
+                if kind == "jsonl":
+                    text = json.dumps([name, _plain(document)], ensure_ascii=False)
+                    file.write(text.encode(errors="replace") + b"\n")
+                else:
+                    file.write(encode([name, document]))
+            file.flush()
+        except BaseException:  # half a run must not look like a whole one
+            path.unlink(missing_ok=True)
+            raise
 
 
 def read_documents(path: str | Path, format: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: A002

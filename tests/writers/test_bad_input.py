@@ -5,6 +5,8 @@ import contextlib
 import csv
 import json
 import math
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,18 +19,27 @@ from tiled.client import from_uri
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import ALARMS, DOCUMENTS, FILES, POINTS, STORED
 from bec_bluesky.documents import CatalogAddress, RunCallback, read_documents, write_documents
+from bec_bluesky.errors import SettingsError
 from bec_bluesky.messages import unpack
 from bec_bluesky.settings import Settings
 from callbacks.bundler import ScanBundler
 from tests.documents.feed_harness import feeding, publish, until
-from tests.writers.nexus_harness import Documents, recorded
+from tests.writers.nexus_harness import Documents, as_lists, recorded
 from writers import tables
 from writers.nexus import NexusWriter
 from writers.nxsas import NXsasWriter
+from writers.nxsas import export as write_scattering
 from writers.tiled import TiledWriter
 
 SINKS = ("bundler", "nexus", "nxsas", "tiled")
 LONG = "x" * 300
+
+
+class Opaque:
+    """What no format has a type for."""
+
+    def __str__(self) -> str:
+        return "opaque"
 
 
 def described(**extra: Any) -> dict[str, Any]:
@@ -244,3 +255,164 @@ def plain(value: Any) -> Any:
     if value is None or value == "" or value != value:
         return None
     return str(value) if isinstance(value, complex) else value
+
+
+OBJECTS = {
+    "a set": ({1, 2}, [1, 2]),
+    "bytes": (b"\0raw\xff", {"base64": "AHJhd/8="}),
+    "an integer of 80 bits": (2**80, 2.0**80),
+    "an object": (Opaque(), "opaque"),
+    "a structured array": (np.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")]), [[1, 2.5]]),
+    "an array of objects": (np.array([None, "a"], dtype=object), [None, "a"]),
+    "half a surrogate pair": ("\ud800x", "\ud800x"),
+    "a NUL": ("a\0b", "a\0b"),
+    "a date": (np.datetime64("2026-11-27"), "2026-11-27"),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_objects_that_hdf5_has_no_type_for_are_written_by_a_bare_run_engine_too(tmp_path: Path, kind: str) -> None:
+    value, expected = OBJECTS[kind]
+    documents = recorded([value, value])
+    emitted: list[Any] = []
+    bare = [
+        ScanBundler(emit=emitted.append),
+        NexusWriter(directory=tmp_path / "nexus", wait_for_files=0),
+        NXsasWriter(directory=tmp_path / "nxsas", tree={}),
+    ]
+    for name, doc in documents:
+        for callback in bare:
+            callback(name, doc)
+    (path,) = (tmp_path / "nexus").rglob("[!.]*.nxs")
+    assert column(path, "entry/streams/primary", "x") == [expected] * 2
+    (path,) = (tmp_path / "nxsas").glob("[!.]*")
+    assert column(path, "bluesky/events/primary/data", "x") == [expected] * 2
+    assert [point.data["x"] is value for point in emitted] == [True, True]
+    assert len(tabled(tmp_path, documents, "x")) == 2
+    write_documents(tmp_path / "run.jsonl", documents)
+    assert len(list(read_documents(tmp_path / "run.jsonl"))) == len(documents)
+
+
+@pytest.mark.parametrize("broken", ["nexus", "nxsas"])
+async def test_a_sink_without_a_directory_says_so_and_the_others_go_on(sinks: Bus, tmp_path: Path, broken: str) -> None:
+    (tmp_path / broken).write_text("a file where the directory should be")
+    uid = await put(sinks, recorded([1.0, 2.0]), *(set(SINKS) - {broken}))
+
+    async def is_told() -> bool:
+        return any(alarm.run == uid for _, alarm in await sinks.newest(ALARMS, 100))
+
+    await until(is_told, 20.0)
+    (alarm,) = [alarm for _, alarm in await sinks.newest(ALARMS, 100)]
+    assert alarm.text.startswith(f"{broken} gave up on a run: SettingsError: ")
+    assert "cannot be written in" in alarm.text and "or choose another directory" in alarm.text
+    assert await sinks.redis.ttl(sinks.key(DOCUMENTS, run=uid)) == -1, "the documents stay"
+    (tmp_path / broken).unlink()
+    good = await put(sinks, recorded([7.0, 8.0]), *SINKS)
+    assert broken in await sinks.fields(STORED, run=good)
+    assert broken not in await sinks.fields(STORED, run=uid)
+
+
+WRITERS = {
+    "nexus": ("from writers.nexus import NexusWriter as Writer", "Writer(directory={root!r}, min_free={free})"),
+    "nxsas": (
+        "from writers.nxsas import NXsasWriter as Writer",
+        "Writer(directory={root!r}, tree={{}}, min_free={free})",
+    ),
+    "csv": ("from writers.tables import export", "lambda documents: export(documents, {root!r})"),
+    "jsonl": (
+        "from bec_bluesky.documents import write_documents",
+        "lambda documents: write_documents({root!r} + '/' + documents[0][1]['uid'] + '.jsonl', documents)",
+    ),
+}
+FULL_DISK = """
+import json, resource, signal
+from pathlib import Path
+from bec_bluesky.errors import SettingsError
+{imported}
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+big, good = json.loads(Path({told!r}).read_text())
+writer = {made}
+def write(documents):
+    if {is_export}:
+        writer(documents)
+        return
+    failures = []
+    for name, doc in documents:
+        try:
+            writer(name, doc)
+            writer.tick()
+        except SettingsError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+try:
+    write(big)
+except (SettingsError, OSError) as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+write(good)
+if not {is_export}:
+    writer.close()
+"""
+
+
+@pytest.mark.parametrize("sink", WRITERS)
+def test_a_full_disk_is_said_and_the_next_run_is_written(tmp_path: Path, sink: str) -> None:
+    """The limit stands for a full disk, which is met in the same way; the process must end well."""
+    root, told = tmp_path / "files", tmp_path / "documents.json"
+    root.mkdir()
+    big, good = recorded([float(number) for number in range(10_000)]), recorded([7.0, 8.0])
+    told.write_text(json.dumps([big, good]))
+    imported, made = WRITERS[sink]
+    code = FULL_DISK.format(
+        imported=imported, told=str(told), made=made.format(root=str(root), free=0), is_export=sink in ("csv", "jsonl")
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be written" in done.stdout or "File too large" in done.stdout
+    (path,) = [path for path in root.rglob("[!.]*") if path.is_file()]  # no half of the other
+    match sink:
+        case "nexus":
+            assert column(path, "entry/streams/primary", "x") == [7.0, 8.0]
+        case "nxsas":
+            assert column(path, "bluesky/events/primary/data", "x") == [7.0, 8.0]
+        case "csv":
+            assert path.read_text().splitlines()[1:] == ["1.0,1,7.0", "2.0,2,8.0"]
+        case _:
+            assert as_lists(list(read_documents(path))) == as_lists(good)
+
+
+@pytest.mark.parametrize("sink", ["nexus", "nxsas"])
+def test_a_disk_without_the_room_that_must_stay_is_not_filled(tmp_path: Path, sink: str) -> None:
+    kind: Any = {"nexus": NexusWriter, "nxsas": NXsasWriter}[sink]
+    writer = kind(directory=tmp_path / "files", min_free=2**60, **({"tree": {}} if sink == "nxsas" else {}))
+    documents = recorded([1.0])
+    with pytest.raises(SettingsError, match=r"MB left, and .* MB are to stay free: make room, or choose another"):
+        writer(*documents[0])
+    writer.tick()
+    writer.close()
+
+
+@pytest.mark.parametrize("sink", WRITERS)
+def test_an_existing_file_is_not_overwritten(tmp_path: Path, sink: str) -> None:
+    documents = recorded([1.0, 2.0])
+    uid = documents[0][1]["uid"]
+    there = {"nexus": "run.nxs", "nxsas": "run.h5", "csv": f"{uid}-primary.csv", "jsonl": f"{uid}.jsonl"}[sink]
+    (tmp_path / there).write_text("precious")
+    match sink:
+        case "nexus":
+            writer = NexusWriter(directory=tmp_path, template="run.nxs")
+            for name, doc in documents:
+                writer(name, doc)
+            assert writer.holds(uid) and len(list(tmp_path.glob("*.nxs"))) == 2, "it has taken another name"
+        case "nxsas":
+            with pytest.raises(FileExistsError, match="is not overwritten"):
+                write_scattering(documents, tmp_path, "run")
+        case "csv":
+            with pytest.raises(FileExistsError):
+                tables.export(documents, tmp_path)
+        case _:
+            with pytest.raises(FileExistsError):
+                write_documents(tmp_path / there, documents)
+    assert (tmp_path / there).read_text() == "precious"
