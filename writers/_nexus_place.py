@@ -83,6 +83,17 @@ class Place:
                 return path
         return None
 
+    @property
+    def before(self) -> Path:
+        """What an earlier attempt left, while the run is written again."""
+        return self._before
+
+    def clear(self, path: Path | None = None) -> None:
+        """Remove what earlier attempts left beside a complete file, if `path` is that file's or it is known to be."""
+        self._before.unlink(missing_ok=True)
+        if path is None or (self.part.exists() and self.part.samefile(path)):
+            self.part.unlink(missing_ok=True)
+
     def publish(self) -> Path:
         """Give the finished part its name, which no file has had; the content is on the disk before the name is."""
         _sync(self.part)
@@ -107,7 +118,9 @@ def _uid_in(path: Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             found = file.get("entry/entry_identifier")
-            return str(found.asstr()[()]) if isinstance(found, h5py.Dataset) else ""
+            if not isinstance(found, h5py.Dataset) or "entry/run/documents_lost" in file:
+                return ""  # what was lost may come after all
+            return str(found.asstr()[()])
     except (OSError, TypeError):
         return ""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import event_model
 import h5py
 
-from bec_bluesky.documents import AnalysisResult, Document, FileReady
+from bec_bluesky.documents import AnalysisResult, Document, FileReady, is_lost
 from bec_bluesky.errors import SettingsError
 from writers._disk import keep_for_ever
 from writers._nexus_classes import DeviceClasses
@@ -105,6 +105,8 @@ class RunFile:
                 self._external.extend(doc, stream)
             case "stop":
                 self._stop, self._ended = doc, time.monotonic()
+                if self.is_lost:
+                    self.problems.append(str(doc["reason"]))
                 self.flush()
                 return
             case _:
@@ -129,6 +131,11 @@ class RunFile:
         """Take what an analysis found."""
         self.results.take(result)
         self._last_result = time.monotonic()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the run was ended because its documents were lost, so that it is not complete."""
+        return is_lost(self._stop or {})
 
     @property
     def _time_since_end(self) -> float:

@@ -5,6 +5,8 @@ from typing import Any, Literal, Self
 
 import httpx
 
+from bec_bluesky.documents import is_lost
+
 __all__ = ["ServerAbsent", "TiledServer", "api_uri"]
 
 _TIMEOUT = httpx.Timeout(10.0, connect=2.0)
@@ -73,7 +75,10 @@ class TiledServer:
     def state(self, run_uid: str) -> Literal["absent", "partial", "complete"]:
         """Tell what the catalogue has of a run."""
         metadata = self._metadata(run_uid)
-        return "absent" if metadata is None else "complete" if metadata.get("stop") else "partial"
+        if metadata is None:
+            return "absent"
+        stop = metadata.get("stop")
+        return "complete" if stop and not is_lost(stop) else "partial"
 
     def scan_id(self, run_uid: str) -> int:
         """Give a run's scan number, as the catalogue has it; 0 if there is none."""

@@ -13,6 +13,7 @@ from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
 from writers._nexus_external import ExternalFiles
 from writers._nexus_layout import LayoutRun, load_layout
+from writers._nexus_lost import OpenFiles, PartFile
 from writers._nexus_place import FileIndex, Place
 from writers._nexus_run import RunFile, announce_again
 from writers._nexus_template import FileTemplate
@@ -73,6 +74,7 @@ class NexusWriter(RunCallback):
         self._root = Path(directory).expanduser().absolute()
         self._template = FileTemplate(template)
         self._index = FileIndex(self._root)
+        self._begun = OpenFiles(self._root)
         self._min_free = min_free
         self._classes = DeviceClasses(classes, device_file)
         self._wait_for_files = wait_for_files
@@ -98,10 +100,60 @@ class NexusWriter(RunCallback):
         if (published := place.find()) is not None:  # killed before it was announced
             self.emit(announce_again(published, start))
             self._index.add(uid, published)
+            place.clear(published)
+            self._begun.remove(uid)
             return None
         place.prepare(self._root)
+        self._begun.add(uid, place.part, self.owner)
         external = ExternalFiles(self._root, place.folder, with_checksums=self._file_checksums)
         return _Run(self, RunFile(start, place, external, self._classes, self._layouts))
+
+    def unfinished(self) -> list[str]:
+        """Give the runs of this owner that have a part file and are not open here."""
+        found: list[str] = []
+        for uid, part in self._begun.of(self.owner).items() if self.owner else ():
+            if uid in self.open_runs or uid in self._ending:
+                continue
+            if self.holds(uid) or not (part.exists() or part.with_suffix(".before").exists()):
+                self._begun.remove(uid)
+            else:
+                found.append(uid)
+        return found
+
+    def close_lost(self, run_uid: str) -> None:
+        """Complete the file of a run whose documents are gone, with what it holds; it says so.
+
+        Raises SettingsError if its part file cannot be read; that stays as it is.
+        """
+        part = self._begun.of(self.owner).get(run_uid)
+        if run_uid not in self.open_runs and part is not None:
+            self._write_again(run_uid, part)
+        super().close_lost(run_uid)
+
+    def _write_again(self, run_uid: str, part: Path) -> None:
+        """Write a run from the documents in the longest part file of it, up to its stop document."""
+        before = part.with_suffix(".before")
+        longest = max((path for path in (part, before) if path.exists()), key=lambda path: path.stat().st_size)
+        left = PartFile(longest)
+        try:
+            documents = left.documents()
+            _, start = next(documents)
+        except (OSError, StopIteration) as error:
+            raise SettingsError(f"{longest} cannot be read ({error or 'it holds no documents'}): it stays") from error
+        self.take(run_uid, "start", start)
+        left.path = before  # it was set aside
+        stop: Document | None = None
+        for name, doc in documents:
+            if name == "stop":
+                stop = doc
+            else:
+                self.take(run_uid, name, doc)
+        run = self.open_runs[run_uid]
+        if isinstance(run, _Run) and not left.is_whole():
+            kept = left.keep(f"{Path(run.file.place.name).stem}_as_it_was.nxs")
+            run.file.problems.append(f"{left.problem}: what an earlier attempt wrote is kept in {kept.name}")
+        if stop is not None:
+            self.take(run_uid, "stop", stop)
 
     def complain(self, run_uid: str, problems: list[str]) -> None:
         """Say what is wrong with the documents of an open run in its file, which is told when it is ready."""
@@ -193,7 +245,9 @@ class NexusWriter(RunCallback):
         path = file.place.publish()
         ready = file.announcement(path)
         self.emit(ready)
-        self._index.add(ready.run_uid, path)
+        if not file.is_lost:
+            self._index.add(ready.run_uid, path)
+        self._begun.remove(ready.run_uid)
         for problem in ready.problems:
             _log.warning("%s: %s", path.name, problem, extra={"run": ready.run_uid})
         for problem in _alarms(ready):

@@ -19,6 +19,7 @@ from bec_bluesky.documents import (
     RunCallback,
     RunSink,
     find_catalog,
+    is_lost,
 )
 from bec_bluesky.errors import BecBlueskyError
 from writers._tiled_names import StoredNames
@@ -57,6 +58,8 @@ class _Run:
         self.journal = DocumentJournal()
         self.is_sealed = False
         """Whether its stop document is in the journal."""
+        self.is_lost = False
+        """Whether that says that the run's own was lost."""
         self.is_written = False
         self.failures = 0
         self.not_before = 0.0
@@ -73,7 +76,7 @@ class _Run:
         """Keep a document; the thread writes it."""
         self.journal.append(name, doc)
         if name == "stop":
-            self.is_sealed = True
+            self.is_sealed, self.is_lost = True, is_lost(doc)
             self._wake.set()
             # once a process, if at all: a script may end now, and an interpreter that ends imports no more
             self._is_loaded.wait(_LOADING)
@@ -345,7 +348,8 @@ class TiledWriter(RunCallback):
 
     def _finish(self, run: _Run, server: TiledServer) -> None:
         self.emit(run.product(server.uri))
-        _remember(self._written, run.uid, None)
+        if not run.is_lost:
+            _remember(self._written, run.uid, None)
         self._forget(run)
 
     def _forget(self, run: _Run) -> None:

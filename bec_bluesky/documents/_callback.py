@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Protocol
 
+from bec_bluesky.documents._lost import lost_stop
 from bec_bluesky.documents._mender import Document, DocumentMender
 from bec_bluesky.messages.products import AnalysisResult, Product, RunProblem
 
@@ -49,6 +50,9 @@ class RunCallback:
     wants_results: ClassVar[bool] = False
     """Whether a document service gives it, by `take_result`, what hosted analyses find in its open runs."""
 
+    owner: str = ""
+    """Names the system and the entry of its profile for which this callback works; a document service sets it."""
+
     def __init__(self, *, emit: Emit | None = None) -> None:
         self.emit: Emit = emit or _nobody
         self._sinks: dict[str, RunSink] = {}
@@ -82,6 +86,15 @@ class RunCallback:
         A document service asks where it was killed after the run was stored and before Redis was told.
         """
         return ()
+
+    def unfinished(self) -> Iterable[str]:
+        """Give the runs of this owner that the sink has in part and that are not open here."""
+        return ()
+
+    def close_lost(self, run_uid: str) -> None:
+        """End a run whose documents are gone, with what is known; if they come after all, `holds` must say no."""
+        if run_uid in self._sinks:
+            self.take(run_uid, "stop", lost_stop(run_uid, self._menders[run_uid].clock))
 
     def complain(self, run_uid: str, problems: list[str]) -> None:
         """Say what is wrong with the documents of an open run; by itself, as a few alarms."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ KEEP_STORED = 3_600
 """Seconds for which the documents of a run stay on Redis after every required consumer has stored them."""
 KEEP_PRODUCTS = 86_400
 """Seconds for which points and results stay on Redis after their run."""
+
+
+LOST_AFTER = 60.0
+"""Seconds for which a run's documents must be gone from a Redis that answers before it is closed without them."""
+_LOOK_EVERY = 5.0
+"""Seconds between two looks for such runs, at most."""
 
 
 @dataclass
@@ -63,6 +70,7 @@ class Feed:
         *,
         required: frozenset[str],
         alarm: Alarm,
+        lost_after: float = LOST_AFTER,
     ) -> None:
         self.name = name
         self._callback = callback
@@ -72,6 +80,11 @@ class Feed:
         self._alarm = alarm
         self._runs: dict[str, _Run] = {}
         self._cursor = "0-0"
+        self._lost_after = lost_after
+        self._missing: dict[str, float] = {}
+        """{run whose documents are not on Redis: since when, by the monotonic clock}"""
+        self._unclosable: set[str] = set()
+        self._next_look = 0.0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"feed-{name}")
         self._is_stopping = asyncio.Event()
         self._is_finished = asyncio.Event()
@@ -85,6 +98,7 @@ class Feed:
             while not self._is_stopping.is_set():
                 try:
                     await self._step()
+                    await self._look_for_lost()
                 except BusError as error:
                     _log.warning("%s; reading again", error, extra={"consumer": self.name})
                     await asyncio.sleep(0.2)
@@ -155,6 +169,48 @@ class Feed:
 
     async def _has_documents(self, uid: str) -> bool:
         return await self._bus.last_id(DOCUMENTS, run=uid) != "0-0"
+
+    async def _look_for_lost(self) -> None:
+        """Close the runs whose documents were lost with a Redis, once they have been gone for long enough.
+
+        A worker that lives writes them anew into a Redis that was lost; then the run goes on, or is fed again.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + min(_LOOK_EVERY, self._lost_after / 5)
+        begun = {uid for uid, run in self._runs.items() if run.last and not run.is_sealed}
+        begun |= {uid for uid in await self._in_thread(self._unfinished) if uid not in self._runs}
+        missing = [uid for uid in begun - self._unclosable if not await self._has_documents(uid)]
+        self._missing = {uid: self._missing.get(uid, now) for uid in missing}
+        for uid in missing:
+            if now - self._missing[uid] >= self._lost_after:
+                await self._close_lost(uid)
+
+    def _unfinished(self) -> list[str]:
+        try:
+            return list(self._callback.unfinished())
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            _log.warning("%s cannot say what is unfinished", self.name, exc_info=error)
+            return []
+
+    async def _close_lost(self, uid: str) -> None:
+        self._runs.pop(uid, None)
+        try:
+            await self._in_thread(self._callback.close_lost, uid)
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            self._unclosable.add(uid)  # it is tried again by the next start
+            _log.warning("%s closed no run", self.name, exc_info=error, extra={"run": uid})
+            text = (
+                f"{self.name} cannot close a run whose documents were lost with Redis: {type(error).__name__}: {error}"
+            )
+            await self._alarm(text, level="error", run=uid)
+        else:
+            text = f"the documents of a run were lost with Redis: {self.name} has closed it with what it had of it"
+            await self._alarm(text, level="error", run=uid)
+        await self._publisher.drained()
+        self._publisher.forget(uid)
+        await self._save_cursor()
 
     async def _announce_again(self, uid: str, opened_at: str) -> None:
         """Publish what a kill kept from Redis: the sink had the run, and nobody was told."""

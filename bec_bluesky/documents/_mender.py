@@ -48,7 +48,8 @@ class DocumentMender:
         self._recent: dict[str, tuple[Any, Any]] = {}
         """{uid of an event: its number and its time}"""
         self._order: deque[str] = deque()
-        self._clock = 0.0
+        self.clock = 0.0
+        """Time of the newest document."""
         self._unsaid = 0
         self.problems: list[str] = []
 
@@ -127,7 +128,7 @@ class DocumentMender:
         if len(self._order) > _RECENT:
             self._recent.pop(self._order.popleft(), None)
         self._last[self._descriptors[event["descriptor"]]["name"]] = event["seq_num"]
-        self._clock = event["time"]
+        self.clock = event["time"]
 
     def _event(self, doc: Document) -> Iterator[tuple[str, Document]]:
         descriptor = self._descriptors[doc["descriptor"]]
@@ -248,11 +249,11 @@ class DocumentMender:
         """Give a document's time; one without is taken to be of the time of the document before."""
         moment = doc.get("time")
         if isinstance(moment, Real):
-            self._clock = float(moment)
+            self.clock = float(moment)
         else:
-            self._clock = self._clock or time.time()
+            self.clock = self.clock or time.time()
             self._say(f"{what} has no time")
-        return self._clock
+        return self.clock
 
     def _say(self, problem: str) -> None:
         if problem in self.problems:
