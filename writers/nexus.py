@@ -104,7 +104,8 @@ class NexusWriter(RunCallback):
             self._begun.remove(uid)
             return None
         place.prepare(self._root)
-        self._begun.add(uid, place.part, self.owner)
+        if self.owner:
+            self._begun.add(uid, place.part, self.owner)
         external = ExternalFiles(self._root, place.folder, with_checksums=self._file_checksums)
         return _Run(self, RunFile(start, place, external, self._classes, self._layouts))
 

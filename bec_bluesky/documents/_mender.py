@@ -65,7 +65,6 @@ class DocumentMender:
     def _in_order(self, name: str, doc: Document) -> Iterator[tuple[str, Document]]:
         """Keep what came before its descriptor until that has come, or the run ends."""
         if name in _OF_DESCRIPTORS and doc.get("descriptor") not in self._keys:
-            self._say(f"{name} {doc.get('uid')} came before its descriptor")
             self._held_count += 1
             if self._held_count <= _HELD:
                 self._held.setdefault(str(doc.get("descriptor")), []).append((name, doc))
@@ -80,7 +79,9 @@ class DocumentMender:
         yield name, doc
         if name == "descriptor":
             held = self._held.pop(str(doc.get("uid")), [])
-            self._held_count -= len(held)
+            if held:
+                self._held_count -= len(held)
+                self._say(f"{self._descriptors[str(doc.get('uid'))]['name']}: {len(held)} came before their descriptor")
             yield from held
 
     def _mended(self, name: str, doc: Document) -> Iterator[tuple[str, Document]]:

@@ -99,7 +99,7 @@ KINDS: dict[str, tuple[Documents, str, list[Any], str]] = {
         changed(lambda run: [*run[:3], ("nonsense", {"a": 1}), *run[3:]]), "x", [1.0, 2.0, 3.0], "'nonsense'",
     ),
     "an event before its descriptor": (
-        changed(lambda run: [run[0], run[2], run[1], *run[3:]]), "x", [1.0, 2.0, 3.0], "came before its descriptor",
+        changed(lambda run: [run[0], run[2], run[1], *run[3:]]), "x", [1.0, 2.0, 3.0], "1 came before their descriptor",
     ),
     "an event whose descriptor never comes": (
         changed(edit(3, descriptor="nowhere")), "x", [1.0, 3.0], "came without a descriptor",
