@@ -13,7 +13,7 @@ from bec_bluesky.errors import SettingsError
 from writers._disk import check_space
 from writers._nexus_template import FileTemplate, file_word
 
-__all__ = ["FileIndex", "Place"]
+__all__ = ["FileIndex", "Place", "rename_new", "sync"]
 
 _log = logging.getLogger(__name__)
 _INDEX = ".runs.jsonl"
@@ -96,14 +96,14 @@ class Place:
 
     def publish(self) -> Path:
         """Give the finished part its name, which no file has had; the content is on the disk before the name is."""
-        _sync(self.part)
+        sync(self.part)
         for path in self._candidates():
             try:
-                _rename_new(self.part, path)
+                rename_new(self.part, path)
             except FileExistsError:
                 continue
             self._before.unlink(missing_ok=True)
-            _sync(self._folder)
+            sync(self._folder)
             return path
         raise FileExistsError(f"every name for {self.part} is taken in {self._folder}")
 
@@ -125,7 +125,7 @@ def _uid_in(path: Path) -> str:
         return ""
 
 
-def _rename_new(source: Path, target: Path) -> None:
+def rename_new(source: Path, target: Path) -> None:
     """Rename, but never over a file."""
     try:
         os.link(source, target)
@@ -138,7 +138,8 @@ def _rename_new(source: Path, target: Path) -> None:
     source.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -164,7 +165,8 @@ class FileIndex:
             _log.warning("%s cannot be written: %s", self._path, error, extra={"run": run_uid})
 
     def _append(self, run_uid: str, path: Path) -> None:
-        line = json.dumps({"uid": run_uid, "path": str(path.relative_to(self._root))}) + "\n"
+        place = path.relative_to(self._root) if path.is_relative_to(self._root) else path  # moved elsewhere
+        line = json.dumps({"uid": run_uid, "path": str(place)}) + "\n"
         if not self._is_whole():
             line = "\n" + line  # a kill tore the last line
         descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)

@@ -4,11 +4,14 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import msgspec
 
 from bec_bluesky.documents import AnalysisResult, Document, Emit, FileReady, RunCallback, RunProblem, RunSink
 from bec_bluesky.errors import SettingsError
-from writers._disk import MIN_FREE
+from writers._disk import MIN_FREE, Room
+from writers._file_steps import FileSteps, steps_of
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
 from writers._nexus_external import ExternalFiles
@@ -33,7 +36,8 @@ class NexusWriter(RunCallback):
     The fields of the template are year, month, day, hour, minute, second and scan_id (numbers), plan_name, sample,
     proposal, user, beamline and uid (words, of which only what is safe in a file name is taken). If the name is taken,
     the beginning of the run's uid is added. Raises SettingsError for a template that names no files. `min_free` is what
-    must stay free on the disk, in bytes: a run that would need it is given up, before HDF5 meets a full disk.
+    must stay free on the disk, in bytes: a run that would need it is given up, before HDF5 meets a full disk. Below
+    `warn_free` bytes there is an alarm, when a run begins and while it goes on.
 
     The file grows under a hidden name, which ends in `.part`, and gets its own when the run has ended and all is on the
     disk. Deviations (values of mixed types, a detector's file that is not there) are said in the file at
@@ -50,6 +54,11 @@ class NexusWriter(RunCallback):
     `layouts` add to the tree at the run's end, in this order: paths of YAML files (`writers/example_layout.yaml`) or
     functions `module:function` that take a `LayoutRun` (`writers/example_layout.py`). One that fails is told, and
     costs the file nothing else.
+
+    `after` is what is done with a complete file, in this order and without holding up others: `{copy_to = "/archive/
+    {proposal}"}`, `{move_to = …}`, `{command = ["program", "{path}"]}`. A copy is read back and compared by checksum,
+    a file that was moved is announced again. What fails is tried again `attempts` times, then told as an alarm; the
+    original stays, and the next start tries once more. A file with links to those of detectors is not moved.
     """
 
     required: ClassVar[bool] = True
@@ -63,12 +72,14 @@ class NexusWriter(RunCallback):
         directory: str | Path,
         template: str = "{year}/{scan_id:06d}_{plan_name}.nxs",
         min_free: int = MIN_FREE,
+        warn_free: int = 2 * 2**30,
         classes: dict[str, str] | None = None,
         device_file: str | Path | None = None,
         wait_for_files: float = 10.0,
         wait_for_results: float = 0.2,
         file_checksums: bool = False,
         layouts: Iterable[str] = (),
+        after: Iterable[dict[str, Any]] = (),
     ) -> None:
         super().__init__(emit=emit)
         self._root = Path(directory).expanduser().absolute()
@@ -80,6 +91,8 @@ class NexusWriter(RunCallback):
         self._wait_for_files = wait_for_files
         self._wait_for_results = wait_for_results
         self._file_checksums = file_checksums
+        self._room = Room(self._root, warn_free)
+        self._steps = FileSteps(self._root, steps_of(list(after)), moved=self._move, tell=self._tell_of_step)
         self._layouts = {where: load_layout(where) for where in layouts}
         self._ending: dict[str, RunFile] = {}
         """Runs that got their stop document, and wait for what comes late."""
@@ -104,6 +117,7 @@ class NexusWriter(RunCallback):
             self._begun.remove(uid)
             return None
         place.prepare(self._root)
+        self._watch_room(uid)
         if self.owner:
             self._begun.add(uid, place.part, self.owner)
         external = ExternalFiles(self._root, place.folder, with_checksums=self._file_checksums)
@@ -186,7 +200,11 @@ class NexusWriter(RunCallback):
 
         Complete the runs that have everything, or have waited long enough.
         """
-        self._is_ticked = True
+        if not self._is_ticked:
+            self._is_ticked = True
+            self._steps.resume(self.owner)
+        for uid in self.open_runs:
+            self._watch_room(uid)
         for file in self._open_files():
             try:
                 file.flush_if_due()
@@ -238,6 +256,7 @@ class NexusWriter(RunCallback):
             except SettingsError as error:
                 _log.error("%s", error, extra={"run": str(file.start["uid"])})
             file.close()
+        self._steps.close()
         super().close()
 
     def _publish(self, file: RunFile) -> None:
@@ -249,10 +268,25 @@ class NexusWriter(RunCallback):
         if not file.is_lost:
             self._index.add(ready.run_uid, path)
         self._begun.remove(ready.run_uid)
+        self._steps.add(ready.run_uid, path, file.start, self.owner)
         for problem in ready.problems:
             _log.warning("%s: %s", path.name, problem, extra={"run": ready.run_uid})
         for problem in _alarms(ready):
             self.emit(problem)
+
+    def _watch_room(self, run_uid: str) -> None:
+        if (text := self._room.shortage()) is not None:
+            self.emit(RunProblem(run_uid=run_uid, source="nexus", text=text))
+
+    def _move(self, run_uid: str, before: Path, after: Path, start: Document) -> None:
+        """Announce a file at its new place; in the thread of the steps."""
+        self._index.add(run_uid, after)
+        ready = announce_again(after, {**start, "uid": run_uid})
+        self.emit(msgspec.structs.replace(ready, moved_from=str(before)))
+
+    def _tell_of_step(self, run_uid: str, text: str, is_error: bool) -> None:
+        level = "error" if is_error else "warning"
+        self.emit(RunProblem(run_uid=run_uid, source="nexus", text=text, level=level))
 
     def _open_files(self) -> Iterator[RunFile]:
         for run in self.open_runs.values():
