@@ -125,21 +125,30 @@ class FileSteps:
 
     def resume(self, owner: str) -> None:
         """Take up what an earlier process of this owner did not finish."""
-        with self._lock:
-            known = {job.run_uid for job in self._jobs}
         for note in sorted(self._folder.glob("*.json")) if owner and self._steps else ():
             try:
                 found = json.loads(note.read_text())
-                if found["owner"] == owner and found["run_uid"] not in known:
-                    self._put(_Job(**(found | {"path": Path(found["path"])})))
+                if found["owner"] == owner:
+                    self.begin(_Job(**(found | {"path": Path(found["path"])})))
             except (OSError, ValueError, TypeError, KeyError) as error:
                 _log.warning("%s cannot be read: %s", note, error)
 
-    def add(self, run_uid: str, path: Path, start: Document, owner: str) -> None:
-        """Do the steps for a complete file; without an owner nobody takes up what is left when the process dies."""
-        if self._steps:
-            job = _Job(run_uid, path, decode(encode(start)), owner)
-            self._note(job)
+    def plan(self, run_uid: str, path: Path, start: Document, owner: str) -> "_Job | None":
+        """Note that the steps are due for a complete file; they wait for `begin`, or for the next start.
+
+        Without an owner nobody takes up what is left when the process dies.
+        """
+        if not self._steps:
+            return None
+        job = _Job(run_uid, path, decode(encode(start)), owner)
+        self._note(job)
+        return job
+
+    def begin(self, job: "_Job | None") -> None:
+        """Do what was planned, unless it is under way."""
+        with self._lock:
+            is_known = job is None or any(job.run_uid == other.run_uid for other in self._jobs)
+        if job is not None and not is_known:
             self._put(job)
 
     def wait(self, timeout: float = 30.0) -> bool:

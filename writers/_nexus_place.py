@@ -83,16 +83,11 @@ class Place:
                 return path
         return None
 
-    @property
-    def before(self) -> Path:
-        """What an earlier attempt left, while the run is written again."""
-        return self._before
-
-    def clear(self, path: Path | None = None) -> None:
-        """Remove what earlier attempts left beside a complete file, if `path` is that file's or it is known to be."""
+    def clear(self, path: Path) -> None:
+        """Remove what a kill left beside the complete file: its hidden name, and what was set aside."""
         self._before.unlink(missing_ok=True)
-        if path is None or (self.part.exists() and self.part.samefile(path)):
-            self.part.unlink(missing_ok=True)
+        if self.part.exists() and self.part.samefile(path):
+            self.part.unlink()
 
     def publish(self) -> Path:
         """Give the finished part its name, which no file has had; the content is on the disk before the name is."""

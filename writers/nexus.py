@@ -115,6 +115,7 @@ class NexusWriter(RunCallback):
             self._index.add(uid, published)
             place.clear(published)
             self._begun.remove(uid)
+            self._steps.begin(self._steps.plan(uid, published, start, self.owner))
             return None
         place.prepare(self._root)
         self._watch_room(uid)
@@ -156,6 +157,8 @@ class NexusWriter(RunCallback):
         except (OSError, StopIteration) as error:
             raise SettingsError(f"{longest} cannot be read ({error or 'it holds no documents'}): it stays") from error
         self.take(run_uid, "start", start)
+        if run_uid not in self.open_runs:  # its file was complete, and is announced now
+            return
         left.path = before  # it was set aside
         stop: Document | None = None
         for name, doc in documents:
@@ -264,11 +267,12 @@ class NexusWriter(RunCallback):
         file.complete()
         path = file.place.publish()
         ready = file.announcement(path)
+        steps = self._steps.plan(ready.run_uid, path, file.start, self.owner)
         self.emit(ready)
         if not file.is_lost:
             self._index.add(ready.run_uid, path)
         self._begun.remove(ready.run_uid)
-        self._steps.add(ready.run_uid, path, file.start, self.owner)
+        self._steps.begin(steps)
         for problem in ready.problems:
             _log.warning("%s: %s", path.name, problem, extra={"run": ready.run_uid})
         for problem in _alarms(ready):

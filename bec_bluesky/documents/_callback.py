@@ -135,6 +135,8 @@ class RunCallback:
             self._begin_run(run, doc)
             return
         if (sink := self._sinks.get(run)) is None:
+            if name == "stop":
+                self._end_run(run)
             return
         try:
             with self._one_at_a_time:  # in a bare RunEngine, monitored signals send events from threads of their own
