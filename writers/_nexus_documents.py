@@ -57,8 +57,8 @@ def elements(value: Any) -> int:
     return len(value) * elements(value[0]) if isinstance(value, list | tuple) and value else 1
 
 
-def read_documents(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the documents of the run in a file, as they were emitted; arrays are lists."""
+def read_documents(path: str | Path, *, as_lists: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the documents of the run in a file, as they were emitted; arrays are lists, large ones only `as_lists`."""
     with h5py.File(path, "r") as file:
         texts = file["entry/documents/json"]
         assert isinstance(texts, h5py.Dataset)
@@ -66,14 +66,17 @@ def read_documents(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for text in texts[begin : begin + 1_000]:
                 name, doc, *references = decode(text)
                 for found in references:
-                    _put_back(doc["data"], file, found)
+                    _put_back(doc["data"], file, found, as_lists=as_lists)
                 yield name, doc
 
 
-def _put_back(data: dict[str, Any], file: h5py.File, references: Mapping[str, Any]) -> None:
+def _put_back(data: dict[str, Any], file: h5py.File, references: Mapping[str, Any], *, as_lists: bool) -> None:
     for key, (path, row, *rows) in references.items():
         dataset = file[path]
         assert isinstance(dataset, h5py.Dataset)
         found = dataset[row : row + (rows[0] if rows else 1)]
-        values = [decode(text) for text in found] if "encoding" in dataset.attrs else found.tolist()
+        if "encoding" in dataset.attrs:
+            values = [decode(text) for text in found]
+        else:
+            values = found.tolist() if as_lists else list(found)
         data[key] = values if rows else values[0]

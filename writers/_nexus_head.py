@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 
 from bec_bluesky import __version__
-from bec_bluesky.documents import Document
+from bec_bluesky.documents import Document, is_lost
 from writers._nexus_text import Names, encode, iso_time, seconds, set_attributes, write_value
 
 __all__ = ["collection", "group_in", "write_head", "write_root", "write_tail"]
@@ -94,3 +94,5 @@ def write_tail(entry: h5py.Group, start: Document, stop: Document) -> None:
     write_value(run, "duration", end - begin, {"units": "s"})
     write_value(run, "exit_status", str(stop.get("exit_status") or ""))
     write_value(run, "reason", str(stop.get("reason") or ""))
+    if is_lost(stop):
+        write_value(run, "documents_lost", True)

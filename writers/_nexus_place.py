@@ -4,16 +4,16 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 from pathlib import Path
 
 import h5py
 
 from bec_bluesky.documents import Document
 from bec_bluesky.errors import SettingsError
+from writers._disk import check_space
 from writers._nexus_template import FileTemplate, file_word
 
-__all__ = ["FileIndex", "Place"]
+__all__ = ["FileIndex", "Place", "rename_new", "sync"]
 
 _log = logging.getLogger(__name__)
 _INDEX = ".runs.jsonl"
@@ -53,6 +53,7 @@ class Place:
 
     def _set_aside(self) -> None:
         """Keep the longest of what earlier attempts left: its documents might be nowhere else."""
+        self.is_resumed = self._before.exists()
         with contextlib.suppress(FileNotFoundError):
             size = self.part.stat().st_size
             self.is_resumed = True
@@ -63,12 +64,7 @@ class Place:
 
     def check_space(self, needed: int) -> None:
         """Raise SettingsError unless, after so many bytes more, the disk still has what must stay free."""
-        free = shutil.disk_usage(self._folder).free
-        if free < needed + self._min_free:
-            raise SettingsError(
-                f"Run files cannot be written in {self._folder}: the disk has {free / 2**20:.0f} MB left, and "
-                f"{self._min_free / 2**20:.0f} MB are to stay free: make room, or choose another directory"
-            )
+        check_space(self._folder, needed, self._min_free)
 
     @property
     def folder(self) -> Path:
@@ -87,16 +83,22 @@ class Place:
                 return path
         return None
 
+    def clear(self, path: Path) -> None:
+        """Remove what a kill left beside the complete file: its hidden name, and what was set aside."""
+        self._before.unlink(missing_ok=True)
+        if self.part.exists() and self.part.samefile(path):
+            self.part.unlink()
+
     def publish(self) -> Path:
         """Give the finished part its name, which no file has had; the content is on the disk before the name is."""
-        _sync(self.part)
+        sync(self.part)
         for path in self._candidates():
             try:
-                _rename_new(self.part, path)
+                rename_new(self.part, path)
             except FileExistsError:
                 continue
             self._before.unlink(missing_ok=True)
-            _sync(self._folder)
+            sync(self._folder)
             return path
         raise FileExistsError(f"every name for {self.part} is taken in {self._folder}")
 
@@ -111,12 +113,14 @@ def _uid_in(path: Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             found = file.get("entry/entry_identifier")
-            return str(found.asstr()[()]) if isinstance(found, h5py.Dataset) else ""
+            if not isinstance(found, h5py.Dataset) or "entry/run/documents_lost" in file:
+                return ""  # what was lost may come after all
+            return str(found.asstr()[()])
     except (OSError, TypeError):
         return ""
 
 
-def _rename_new(source: Path, target: Path) -> None:
+def rename_new(source: Path, target: Path) -> None:
     """Rename, but never over a file."""
     try:
         os.link(source, target)
@@ -129,7 +133,8 @@ def _rename_new(source: Path, target: Path) -> None:
     source.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -155,7 +160,8 @@ class FileIndex:
             _log.warning("%s cannot be written: %s", self._path, error, extra={"run": run_uid})
 
     def _append(self, run_uid: str, path: Path) -> None:
-        line = json.dumps({"uid": run_uid, "path": str(path.relative_to(self._root))}) + "\n"
+        place = path.relative_to(self._root) if path.is_relative_to(self._root) else path  # moved elsewhere
+        line = json.dumps({"uid": run_uid, "path": str(place)}) + "\n"
         if not self._is_whole():
             line = "\n" + line  # a kill tore the last line
         descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)

@@ -1,7 +1,6 @@
 """One run on its way into a NeXus file."""
 
 import contextlib
-import ctypes
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -9,8 +8,9 @@ from pathlib import Path
 import event_model
 import h5py
 
-from bec_bluesky.documents import AnalysisResult, Document, FileReady
+from bec_bluesky.documents import AnalysisResult, Document, FileReady, is_lost
 from bec_bluesky.errors import SettingsError
+from writers._disk import keep_for_ever
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_column import GrowingDataset
 from writers._nexus_documents import DocumentLog, References
@@ -105,6 +105,8 @@ class RunFile:
                 self._external.extend(doc, stream)
             case "stop":
                 self._stop, self._ended = doc, time.monotonic()
+                if self.is_lost:
+                    self.problems.append(str(doc["reason"]))
                 self.flush()
                 return
             case _:
@@ -129,6 +131,11 @@ class RunFile:
         """Take what an analysis found."""
         self.results.take(result)
         self._last_result = time.monotonic()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the run was ended because its documents were lost, so that it is not complete."""
+        return is_lost(self._stop or {})
 
     @property
     def _time_since_end(self) -> float:
@@ -173,7 +180,7 @@ class RunFile:
             self._failure = error
             if isinstance(error, OSError | RuntimeError):
                 self._is_abandoned = True
-                _keep_for_ever(self)
+                keep_for_ever(self)
             else:
                 self.close()
             raise self._broken(error) from error
@@ -303,14 +310,6 @@ class RunFile:
             GrowingDataset(group_in(self._entry, "run"), "problems", Column("string"), {}).append(
                 self.problems, is_last=True
             )
-
-
-def _keep_for_ever(file: RunFile) -> None:
-    """Never free a file that could not be written: HDF5 would flush again, fail again, and end in a segmentation fault.
-
-    Its other files go on. Seen with HDF5 2.0: also at the interpreter's end, so that no list of ours would do.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(file))
 
 
 def announce_again(path: Path, start: Document) -> FileReady:

@@ -99,21 +99,22 @@ class RunTables(_RunWriter):
         """Turn the rows' values into what their columns hold; a column without rows yet is widened instead."""
         declared = self._declared[stream]
         others = {"seq_num", "time"} | {f"ts_{key}" for key in declared}
-        keys = {key for row in rows for key in row} - others
+        keys = {key for row in rows for key in row} | {key for name, key in self.columns if name == stream}
+        keys -= others
         changed: Columns = {}
         for key in keys:
-            before = self.columns.get((stream, key)) or Column.declared(declared.get(key, {}))
-            after = before.holding(row[key] for row in rows if key in row)
+            known = self.columns.get((stream, key))
+            before = known or Column.declared(declared.get(key, {}))
+            after = before.holding(row.get(key) for row in rows)  # a value that is missing is None
             self.columns[stream, key] = after
-            if self.rows[stream] and after != before:
+            if self.rows[stream] and (after != before or known is None):
                 changed[stream, key] = after
         if changed:
             raise ColumnsChanged(self.columns, changed)
         for key in keys:
             column = self.columns[stream, key]
             for row in rows:
-                if key in row:
-                    row[key] = column.converted(row[key])
+                row[key] = column.converted(row.get(key))
             if column.kind == "array":
                 self._int_array_keys[stream].add(key)
                 self.data_keys[key] = self.data_keys.get(key, {}) | {"dtype_numpy": column.dtype}  # pyright: ignore[reportArgumentType]  # a dict all the same

@@ -5,6 +5,8 @@ from typing import Any, Literal, Self
 
 import httpx
 
+from bec_bluesky.documents import is_lost
+
 __all__ = ["ServerAbsent", "TiledServer", "api_uri"]
 
 _TIMEOUT = httpx.Timeout(10.0, connect=2.0)
@@ -72,11 +74,22 @@ class TiledServer:
 
     def state(self, run_uid: str) -> Literal["absent", "partial", "complete"]:
         """Tell what the catalogue has of a run."""
+        metadata = self._metadata(run_uid)
+        if metadata is None:
+            return "absent"
+        stop = metadata.get("stop")
+        return "complete" if stop and not is_lost(stop) else "partial"
+
+    def scan_id(self, run_uid: str) -> int:
+        """Give a run's scan number, as the catalogue has it; 0 if there is none."""
+        return int(((self._metadata(run_uid) or {}).get("start") or {}).get("scan_id") or 0)
+
+    def _metadata(self, run_uid: str) -> dict[str, Any] | None:
         answer = self._request("GET", run_uid, {"fields": "metadata"})
         if answer.status_code == httpx.codes.NOT_FOUND:
-            return "absent"
+            return None
         answer.raise_for_status()
-        return "complete" if answer.json()["data"]["attributes"]["metadata"].get("stop") else "partial"
+        return answer.json()["data"]["attributes"]["metadata"]
 
     def delete(self, run_uid: str) -> None:
         """Delete a run with its tables and arrays; files that detectors wrote stay."""

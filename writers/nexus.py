@@ -4,14 +4,19 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import msgspec
 
 from bec_bluesky.documents import AnalysisResult, Document, Emit, FileReady, RunCallback, RunProblem, RunSink
 from bec_bluesky.errors import SettingsError
+from writers._disk import MIN_FREE, Room
+from writers._file_steps import FileSteps, steps_of
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
 from writers._nexus_external import ExternalFiles
 from writers._nexus_layout import LayoutRun, load_layout
+from writers._nexus_lost import OpenFiles, PartFile
 from writers._nexus_place import FileIndex, Place
 from writers._nexus_run import RunFile, announce_again
 from writers._nexus_template import FileTemplate
@@ -31,7 +36,8 @@ class NexusWriter(RunCallback):
     The fields of the template are year, month, day, hour, minute, second and scan_id (numbers), plan_name, sample,
     proposal, user, beamline and uid (words, of which only what is safe in a file name is taken). If the name is taken,
     the beginning of the run's uid is added. Raises SettingsError for a template that names no files. `min_free` is what
-    must stay free on the disk, in bytes: a run that would need it is given up, before HDF5 meets a full disk.
+    must stay free on the disk, in bytes: a run that would need it is given up, before HDF5 meets a full disk. Below
+    `warn_free` bytes there is an alarm, when a run begins and while it goes on.
 
     The file grows under a hidden name, which ends in `.part`, and gets its own when the run has ended and all is on the
     disk. Deviations (values of mixed types, a detector's file that is not there) are said in the file at
@@ -48,9 +54,15 @@ class NexusWriter(RunCallback):
     `layouts` add to the tree at the run's end, in this order: paths of YAML files (`writers/example_layout.yaml`) or
     functions `module:function` that take a `LayoutRun` (`writers/example_layout.py`). One that fails is told, and
     costs the file nothing else.
+
+    `after` is what is done with a complete file, in this order and without holding up others: `{copy_to = "/archive/
+    {proposal}"}`, `{move_to = …}`, `{command = ["program", "{path}"]}`. A copy is read back and compared by checksum,
+    a file that was moved is announced again. What fails is tried again `attempts` times, then told as an alarm; the
+    original stays, and the next start tries once more. A file with links to those of detectors is not moved.
     """
 
     required: ClassVar[bool] = True
+    mends_documents: ClassVar[bool] = False  # all documents are kept as they came
     wants_results: ClassVar[bool] = True
 
     def __init__(
@@ -59,23 +71,28 @@ class NexusWriter(RunCallback):
         emit: Emit | None = None,
         directory: str | Path,
         template: str = "{year}/{scan_id:06d}_{plan_name}.nxs",
-        min_free: int = 64 * 2**20,
+        min_free: int = MIN_FREE,
+        warn_free: int = 2 * 2**30,
         classes: dict[str, str] | None = None,
         device_file: str | Path | None = None,
         wait_for_files: float = 10.0,
         wait_for_results: float = 0.2,
         file_checksums: bool = False,
         layouts: Iterable[str] = (),
+        after: Iterable[dict[str, Any]] = (),
     ) -> None:
         super().__init__(emit=emit)
         self._root = Path(directory).expanduser().absolute()
         self._template = FileTemplate(template)
         self._index = FileIndex(self._root)
+        self._begun = OpenFiles(self._root)
         self._min_free = min_free
         self._classes = DeviceClasses(classes, device_file)
         self._wait_for_files = wait_for_files
         self._wait_for_results = wait_for_results
         self._file_checksums = file_checksums
+        self._room = Room(self._root, warn_free)
+        self._steps = FileSteps(self._root, steps_of(list(after)), moved=self._move, tell=self._tell_of_step)
         self._layouts = {where: load_layout(where) for where in layouts}
         self._ending: dict[str, RunFile] = {}
         """Runs that got their stop document, and wait for what comes late."""
@@ -96,10 +113,71 @@ class NexusWriter(RunCallback):
         if (published := place.find()) is not None:  # killed before it was announced
             self.emit(announce_again(published, start))
             self._index.add(uid, published)
+            place.clear(published)
+            self._begun.remove(uid)
+            self._steps.begin(self._steps.plan(uid, published, start, self.owner))
             return None
         place.prepare(self._root)
+        self._watch_room(uid)
+        if self.owner:
+            self._begun.add(uid, place.part, self.owner)
         external = ExternalFiles(self._root, place.folder, with_checksums=self._file_checksums)
         return _Run(self, RunFile(start, place, external, self._classes, self._layouts))
+
+    def unfinished(self) -> list[str]:
+        """Give the runs of this owner that have a part file and are not open here."""
+        found: list[str] = []
+        for uid, part in self._begun.of(self.owner).items() if self.owner else ():
+            if uid in self.open_runs or uid in self._ending:
+                continue
+            if self.holds(uid) or not (part.exists() or part.with_suffix(".before").exists()):
+                self._begun.remove(uid)
+            else:
+                found.append(uid)
+        return found
+
+    def close_lost(self, run_uid: str) -> None:
+        """Complete the file of a run whose documents are gone, with what it holds; it says so.
+
+        Raises SettingsError if its part file cannot be read; that stays as it is.
+        """
+        part = self._begun.of(self.owner).get(run_uid)
+        if run_uid not in self.open_runs and part is not None:
+            self._write_again(run_uid, part)
+        super().close_lost(run_uid)
+
+    def _write_again(self, run_uid: str, part: Path) -> None:
+        """Write a run from the documents in the longest part file of it, up to its stop document."""
+        before = part.with_suffix(".before")
+        longest = max((path for path in (part, before) if path.exists()), key=lambda path: path.stat().st_size)
+        left = PartFile(longest)
+        try:
+            documents = left.documents()
+            _, start = next(documents)
+        except (OSError, StopIteration) as error:
+            raise SettingsError(f"{longest} cannot be read ({error or 'it holds no documents'}): it stays") from error
+        self.take(run_uid, "start", start)
+        if run_uid not in self.open_runs:  # its file was complete, and is announced now
+            return
+        left.path = before  # it was set aside
+        stop: Document | None = None
+        for name, doc in documents:
+            if name == "stop":
+                stop = doc
+            else:
+                self.take(run_uid, name, doc)
+        run = self.open_runs[run_uid]
+        if isinstance(run, _Run) and not left.is_whole():
+            kept = left.keep(f"{Path(run.file.place.name).stem}_as_it_was.nxs")
+            run.file.problems.append(f"{left.problem}: what an earlier attempt wrote is kept in {kept.name}")
+        if stop is not None:
+            self.take(run_uid, "stop", stop)
+
+    def complain(self, run_uid: str, problems: list[str]) -> None:
+        """Say what is wrong with the documents of an open run in its file, which is told when it is ready."""
+        run = self.open_runs.get(run_uid)
+        if isinstance(run, _Run):
+            run.file.problems += problems
 
     def holds(self, run_uid: str) -> bool:
         """Tell whether the run's complete file is there."""
@@ -111,12 +189,25 @@ class NexusWriter(RunCallback):
             raise error
         return self.holds(run_uid)
 
+    def announcements(self, run_uid: str) -> list[FileReady | RunProblem]:
+        """Announce the run's complete file once more, with its problems."""
+        path = self._index.find(run_uid)
+        if path is None:
+            return []
+        _, start = next(read_documents(path))
+        ready = announce_again(path, start)
+        return [ready, *_alarms(ready)]
+
     def tick(self) -> None:
         """Write what has been in memory for a second; a file that cannot be written raises with its next document.
 
         Complete the runs that have everything, or have waited long enough.
         """
-        self._is_ticked = True
+        if not self._is_ticked:
+            self._is_ticked = True
+            self._steps.resume(self.owner)
+        for uid in self.open_runs:
+            self._watch_room(uid)
         for file in self._open_files():
             try:
                 file.flush_if_due()
@@ -168,6 +259,7 @@ class NexusWriter(RunCallback):
             except SettingsError as error:
                 _log.error("%s", error, extra={"run": str(file.start["uid"])})
             file.close()
+        self._steps.close()
         super().close()
 
     def _publish(self, file: RunFile) -> None:
@@ -175,24 +267,44 @@ class NexusWriter(RunCallback):
         file.complete()
         path = file.place.publish()
         ready = file.announcement(path)
+        steps = self._steps.plan(ready.run_uid, path, file.start, self.owner)
         self.emit(ready)
-        self._index.add(ready.run_uid, path)
-        self._tell(ready)
+        if not file.is_lost:
+            self._index.add(ready.run_uid, path)
+        self._begun.remove(ready.run_uid)
+        self._steps.begin(steps)
+        for problem in ready.problems:
+            _log.warning("%s: %s", path.name, problem, extra={"run": ready.run_uid})
+        for problem in _alarms(ready):
+            self.emit(problem)
 
-    def _tell(self, ready: FileReady) -> None:
-        name, problems = Path(ready.path).name, ready.problems
-        for problem in problems:
-            _log.warning("%s: %s", name, problem, extra={"run": ready.run_uid})
-        told = problems[:_ALARMS] if len(problems) <= _ALARMS else problems[: _ALARMS - 1]
-        if len(told) < len(problems):
-            told = [*told, f"and {len(problems) - len(told)} more problems, in the file at /entry/run/problems"]
-        for text in told:
-            self.emit(RunProblem(run_uid=ready.run_uid, source="nexus", text=f"{name}: {text}"))
+    def _watch_room(self, run_uid: str) -> None:
+        if (text := self._room.shortage()) is not None:
+            self.emit(RunProblem(run_uid=run_uid, source="nexus", text=text))
+
+    def _move(self, run_uid: str, before: Path, after: Path, start: Document) -> None:
+        """Announce a file at its new place; in the thread of the steps."""
+        self._index.add(run_uid, after)
+        ready = announce_again(after, {**start, "uid": run_uid})
+        self.emit(msgspec.structs.replace(ready, moved_from=str(before)))
+
+    def _tell_of_step(self, run_uid: str, text: str, is_error: bool) -> None:
+        level = "error" if is_error else "warning"
+        self.emit(RunProblem(run_uid=run_uid, source="nexus", text=text, level=level))
 
     def _open_files(self) -> Iterator[RunFile]:
         for run in self.open_runs.values():
             if isinstance(run, _Run):
                 yield run.file
+
+
+def _alarms(ready: FileReady) -> list[RunProblem]:
+    """Give what people are told of the problems of a file."""
+    name, problems = Path(ready.path).name, ready.problems
+    told = problems[:_ALARMS] if len(problems) <= _ALARMS else problems[: _ALARMS - 1]
+    if len(told) < len(problems):
+        told = [*told, f"and {len(problems) - len(told)} more problems, in the file at /entry/run/problems"]
+    return [RunProblem(run_uid=ready.run_uid, source="nexus", text=f"{name}: {text}") for text in told]
 
 
 class _Run:

@@ -4,17 +4,20 @@ The metadata tree in the start document and its references are those of suitcase
 asks beyond it is taken from the run. `export` and `Serializer` stand alone; `NXsasWriter` is hosted by a profile.
 """
 
+import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import event_model
 import h5py
+import numpy as np
 
-from bec_bluesky.documents import Document, Emit, FileReady, RunCallback, RunSink, file_prefix
+from bec_bluesky.documents import Document, DocumentMender, Emit, FileReady, RunCallback, RunSink, file_prefix
 from bec_bluesky.errors import SettingsError
+from writers._disk import MIN_FREE, check_space, keep_for_ever
 from writers._nexus_column import GrowingDataset
 from writers._nexus_text import Names, set_attributes, write_value
 from writers._nxsas_definition import complete, entry_of, missing
@@ -63,6 +66,7 @@ class Serializer(event_model.DocumentRouter):
         self._template = file_prefix
         self._embed = embed
         self._tree = tree or {}
+        self._mender = DocumentMender()
         self._path: Path | None = None
         self._file: h5py.File | None = None
         self._is_complete = False
@@ -74,6 +78,16 @@ class Serializer(event_model.DocumentRouter):
     def artifacts(self) -> dict[str, list[Path]]:
         """The file, once it is complete."""
         return {"stream_data": [self._path]} if self._path is not None and self._is_complete else {}
+
+    def __call__(self, name: str, doc: Any, validate: bool = False) -> Any:
+        """Take one document; what is malformed is put right or left out, and said in the file."""
+        known = len(self._mender.problems)
+        for part in self._mender(name, doc):
+            self.problems += self._mender.problems[known:]
+            known = len(self._mender.problems)
+            super().__call__(part[0], dict(part[1]), validate=validate)
+        self.problems += self._mender.problems[known:]
+        return name, doc
 
     def start(self, doc: Any) -> None:
         if self._path is not None:
@@ -166,11 +180,13 @@ class Serializer(event_model.DocumentRouter):
             data: Any = events[Names()[stream]]["data"]  # pyright: ignore[reportIndexIssue]  # groups of ours
             frames.write(data, Names()[frames.key], self._directory, is_embedded=self._embed, problems=self.problems)
         self.problems += self._frames.problems
+        self.problems += [problem for stream in {*self._streams.values()} for problem in stream.problems()]
         lay(merged(self._tree, *technique_trees(self._start)), self._file, self._bluesky, self.problems)
         complete(self._file, self._start, stop, events)
         self.problems += missing(entry_of(self._file))
         if self.problems:
             write_value(self._bluesky, "problems", "\n".join(self.problems))
+        self._file.flush()  # a close that fails on a full disk leaves HDF5 in a state that ends in a segmentation fault
         self._file.close()
         os.link(self._part, self._path)  # unlike a rename, it never replaces a file
         self._part.unlink()
@@ -193,6 +209,8 @@ class _Stream:
         self._names = Names()
         self._waiting: dict[tuple[str, str], list[Any]] = {}
         self._rows = self._bytes = 0
+        self._count = 0
+        """Events so far."""
         for key in ("time", "seq_num"):
             self._columns["", key] = GrowingDataset(group, key, Column("number" if key == "time" else "integer"), {})
 
@@ -201,9 +219,9 @@ class _Stream:
         for key, described in (descriptor.get("data_keys") or {}).items():
             name = self._names[key]
             if ("data", key) not in self._columns:
-                units = {"units": described.get("units") or None}
+                attributes = {"units": described.get("units") or None, "data_key": key if key != name else None}
                 column = Column.declared(dict(described))
-                self._columns["data", key] = GrowingDataset(self._groups["data"], name, column, units)
+                self._columns["data", key] = GrowingDataset(self._groups["data"], name, column, attributes)
                 self._columns["timestamps", key] = GrowingDataset(
                     self._groups["timestamps"], name, Column("number"), {"units": "s"}
                 )
@@ -216,17 +234,33 @@ class _Stream:
             if is_outside and sum(self._frames.add_event(key, value, descriptor) for value in values):
                 continue
             if ("data", key) in self._columns:
-                self._waiting.setdefault(("data", key), []).extend(values)
-                self._waiting.setdefault(("timestamps", key), []).extend(page["timestamps"].get(key, ()))
+                self._padded(("data", key)).extend(values)
+                self._padded(("timestamps", key)).extend(page["timestamps"].get(key) or [None] * len(values))
                 self._bytes += sum(getattr(value, "nbytes", 0) for value in values)
         for key in ("time", "seq_num"):
             self._waiting.setdefault(("", key), []).extend(page[key])
         self._rows += len(page["time"])
+        self._count += len(page["time"])
         self.last_time = max(self.last_time, *page["time"])
         if self._rows >= _BATCH or self._bytes > _BATCH_BYTES:
             self.flush()
 
+    def _padded(self, where: tuple[str, str]) -> list[Any]:
+        """Give what waits of a column, with None for the events that had no value of it."""
+        values = self._waiting.setdefault(where, [])
+        values += [None] * (self._count - self._columns[where].rows - len(values))
+        return values
+
+    def problems(self) -> Iterable[str]:
+        """Say how what is stored differs from what came."""
+        for (part, key), column in self._columns.items():
+            if part == "data":
+                yield from (f"{self.name}/{key}: {note}" for note in column.notes)
+
     def flush(self) -> None:
+        for where, column in self._columns.items():
+            if column.rows or where in self._waiting:
+                self._padded(where)
         waiting, self._waiting = self._waiting, {}
         self._rows = self._bytes = 0
         for where, values in waiting.items():
@@ -246,7 +280,8 @@ class NXsasWriter(RunCallback):
     """Writes an NXsas file for each run that has a technique's tree in its start document; for each run, with `tree`.
 
     `file_prefix` is a template over the start document, which must have `{uid}`: by it a restarted service finds what
-    is there. `embed` copies frames out of detectors' own files.
+    is there. `embed` copies frames out of detectors' own files. `min_free` is what must stay free on the disk, in
+    bytes: a run that would need it is given up, before HDF5 meets a full disk.
     """
 
     required: ClassVar[bool] = True
@@ -259,6 +294,7 @@ class NXsasWriter(RunCallback):
         file_prefix: str = "{scan_id:06d}_{uid}",
         embed: bool = False,
         tree: dict[str, Any] | None = None,
+        min_free: int = MIN_FREE,
     ) -> None:
         super().__init__(emit=emit)
         if "{uid}" not in file_prefix and "{start[uid]}" not in file_prefix:
@@ -269,58 +305,119 @@ class NXsasWriter(RunCallback):
         self._prefix = file_prefix
         self._embed = embed
         self._tree = tree
+        self._min_free = min_free
 
     def open_run(self, start: Document) -> RunSink | None:
         """Begin a file; None if the run is there, or is none of small-angle scattering."""
         if (self._tree is None and not any(technique_trees(start))) or self.holds(str(start["uid"])):
             return None
         if isinstance(earlier := self.open_runs.get(str(start["uid"])), _Sink):
-            earlier.serializer.abandon()
-        return _Sink(self, Serializer(self._directory, self._prefix, embed=self._embed, tree=self._tree))
+            earlier.close()
+        serializer = Serializer(self._directory, self._prefix, embed=self._embed, tree=self._tree)
+        return _Sink(self, serializer, self._directory, self._min_free)
 
     def holds(self, run_uid: str) -> bool:
         """Tell whether the run's file is there."""
-        return any(self._directory.glob(f"[!.]*{file_prefix('{uid}', {'uid': run_uid})}*.h5"))
+        return any(self._files(run_uid))
+
+    def _files(self, run_uid: str) -> Iterable[Path]:
+        return self._directory.glob(f"[!.]*{file_prefix('{uid}', {'uid': run_uid})}*.h5")
+
+    def complain(self, run_uid: str, problems: list[str]) -> None:
+        """Say what is wrong with the documents of an open run, in its file too."""
+        super().complain(run_uid, problems)
+        run = self.open_runs.get(run_uid)
+        if isinstance(run, _Sink):
+            run.serializer.problems += problems
+
+    def announcements(self, run_uid: str) -> list[FileReady]:
+        """Announce the run's file once more."""
+        return [_announce_again(path, run_uid) for path in self._files(run_uid)]
 
     def tick(self) -> None:
-        """Write what is in memory."""
+        """Write what is in memory; a file that cannot be written raises with its next document."""
         for run in self.open_runs.values():
             if isinstance(run, _Sink):
-                run.serializer.flush()
+                with contextlib.suppress(SettingsError):
+                    run.flush()
 
     def close(self) -> None:
         """Close the files of open runs; they keep their hidden names."""
         for run in self.open_runs.values():
             if isinstance(run, _Sink):
-                run.serializer.abandon()
+                run.close()
         super().close()
 
 
 class _Sink:
     """One run on its way into a file."""
 
-    def __init__(self, writer: NXsasWriter, serializer: Serializer) -> None:
+    def __init__(self, writer: NXsasWriter, serializer: Serializer, folder: Path, min_free: int) -> None:
         self.serializer = serializer
         self._writer = writer
+        self._folder = folder
+        self._min_free = min_free
         self._start: Document = {}
+        self._failure: SettingsError | None = None
 
     def __call__(self, name: str, doc: Document) -> None:
         if name == "start":
             self._start = doc
-        self.serializer(name, dict(doc))
+        with self._writing():
+            self.serializer(name, doc)
         for path in self.serializer.artifacts.get("stream_data", ()):
-            number = self._start.get("scan_id")
-            self._writer.emit(
-                FileReady(
-                    run_uid=str(self._start["uid"]),
-                    scan_id=number if isinstance(number, int) else 0,
-                    writer="nxsas",
-                    path=str(path),
-                    size=path.stat().st_size,
-                    time=time.time(),
-                    problems=self.serializer.problems,
-                )
+            uid, number = str(self._start["uid"]), self._start.get("scan_id")
+            self._writer.emit(_file_ready(path, uid, number, self.serializer.problems))
+
+    def flush(self) -> None:
+        """Write what is in memory; raises SettingsError if that fails, and then for ever."""
+        with self._writing():
+            self.serializer.flush()
+
+    def close(self) -> None:
+        """Close the file as it is, under its hidden name."""
+        if self._failure is None:
+            self.serializer.abandon()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            check_space(self._folder, _BATCH_BYTES, self._min_free)
+            yield
+        except SettingsError as error:
+            self.serializer.abandon()
+            self._failure = error
+            raise
+        except (OSError, RuntimeError) as error:
+            keep_for_ever(self.serializer)
+            self._failure = SettingsError(
+                f"NXsas files cannot be written in {self._folder} ({str(error)[:200]}): make room, make it writable or "
+                "choose another directory, then have the run exported again"
             )
+            raise self._failure from error
+
+
+def _announce_again(path: Path, run_uid: str) -> FileReady:
+    """Say that a file is there which an earlier process made, with what the file itself tells."""
+    with h5py.File(path, "r") as file:
+        number, problems = file.get("bluesky/start/scan_id"), file.get("bluesky/problems")
+        scan_id = number[()] if isinstance(number, h5py.Dataset) else None
+        texts = str(problems.asstr()[()]).splitlines() if isinstance(problems, h5py.Dataset) else []
+    return _file_ready(path, run_uid, scan_id, texts)
+
+
+def _file_ready(path: Path, run_uid: str, scan_id: Any, problems: list[str]) -> FileReady:
+    return FileReady(
+        run_uid=run_uid,
+        scan_id=int(scan_id) if isinstance(scan_id, int | np.integer) else 0,
+        writer="nxsas",
+        path=str(path),
+        size=path.stat().st_size,
+        time=time.time(),
+        problems=problems,
+    )
 
 
 def geometry(path: str | Path) -> dict[str, Any]:

@@ -5,16 +5,19 @@ suitcase-csv does the same for older versions of pandas; with pandas 3 its files
 
 import csv
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 import event_model
 import numpy as np
 
-from bec_bluesky.documents import Document, file_prefix
+from bec_bluesky.documents import Document, DocumentMender, file_prefix
 
 __all__ = ["Serializer", "export"]
+
+_log = logging.getLogger(__name__)
 
 
 def export(
@@ -24,6 +27,8 @@ def export(
     with Serializer(directory, file_prefix) as serializer:
         for name, document in gen:
             serializer(name, dict(document))
+    for problem in serializer.problems:
+        _log.warning("%s: %s", serializer.artifacts, problem)
     return serializer.artifacts
 
 
@@ -40,6 +45,7 @@ class Serializer(event_model.DocumentRouter):
         self._directory = Path(directory).expanduser()
         self._template = file_prefix
         self._prefix = ""
+        self._mender = DocumentMender()
         self._tables: dict[tuple[str, tuple[str, ...]], _Table] = {}
         self._of_descriptor: dict[str, _Table] = {}
 
@@ -48,6 +54,17 @@ class Serializer(event_model.DocumentRouter):
         """The files so far."""
         paths = [table.path for table in self._tables.values()]
         return {"stream_data": paths} if paths else {}
+
+    @property
+    def problems(self) -> list[str]:
+        """What was wrong with the documents."""
+        return self._mender.problems
+
+    def __call__(self, name: str, doc: Any, validate: bool = False) -> Any:
+        """Take one document; what is malformed is put right or left out."""
+        for part in self._mender(name, doc):
+            super().__call__(part[0], dict(part[1]), validate=validate)
+        return name, doc
 
     def start(self, doc: Any) -> None:
         if self._prefix:
@@ -82,8 +99,16 @@ class Serializer(event_model.DocumentRouter):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self.close()
+        except OSError:
+            kind = OSError
+            raise
+        finally:
+            if kind is not None:  # half a table must not look like a whole one
+                for table in self._tables.values():
+                    table.path.unlink(missing_ok=True)
 
     def _path(self, stream: str) -> Path:
         return self._directory / f"{self._prefix}{file_prefix('{stream}', {'stream': stream})}.csv"
@@ -95,7 +120,7 @@ class _Table:
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path = path
         self._columns = columns
-        self.file: TextIO = path.open("x", newline="", encoding="utf-8")
+        self.file: TextIO = path.open("x", newline="", encoding="utf-8", errors="backslashreplace")
         self._writer = csv.writer(self.file, lineterminator="\n")
         self._writer.writerow(["time", "seq_num", *columns])
 
@@ -115,5 +140,11 @@ def _columns(descriptor: Document) -> Iterable[str]:
 def _cell(value: Any) -> Any:
     if isinstance(value, np.ndarray | list | tuple):
         values = np.asarray(value, dtype=object).ravel()
-        return values[0] if values.size == 1 else json.dumps(value, default=lambda each: each.tolist())
+        return values[0] if values.size == 1 else json.dumps(value, default=_plain)
+    if isinstance(value, Mapping):
+        return json.dumps(value, default=_plain)
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

@@ -19,6 +19,7 @@ from bec_bluesky.documents import (
     RunCallback,
     RunSink,
     find_catalog,
+    is_lost,
 )
 from bec_bluesky.errors import BecBlueskyError
 from writers._tiled_names import StoredNames
@@ -57,6 +58,8 @@ class _Run:
         self.journal = DocumentJournal()
         self.is_sealed = False
         """Whether its stop document is in the journal."""
+        self.is_lost = False
+        """Whether that says that the run's own was lost."""
         self.is_written = False
         self.failures = 0
         self.not_before = 0.0
@@ -73,7 +76,7 @@ class _Run:
         """Keep a document; the thread writes it."""
         self.journal.append(name, doc)
         if name == "stop":
-            self.is_sealed = True
+            self.is_sealed, self.is_lost = True, is_lost(doc)
             self._wake.set()
             # once a process, if at all: a script may end now, and an interpreter that ends imports no more
             self._is_loaded.wait(_LOADING)
@@ -130,16 +133,7 @@ class _Run:
         shapes: dict[str, list[int]] = {}
         if self._tables is not None:
             shapes = {stream: [rows] for stream, rows in self._tables.rows.items() if rows} | self._tables.frames
-        return FileReady(
-            run_uid=self.uid,
-            scan_id=self.scan_id,
-            writer="tiled",
-            path=f"{uri}/metadata/{self.uid}",
-            size=self.journal.size,
-            time=time.time(),
-            shapes=shapes,
-            kind="catalogue",
-        )
+        return _file_ready(uri, self.uid, self.scan_id, size=self.journal.size, shapes=shapes)
 
 
 class TiledWriter(RunCallback):
@@ -220,6 +214,11 @@ class TiledWriter(RunCallback):
         if run_uid in self._refused:
             raise RunNotTakenError(self._refused[run_uid])
         return self.holds(run_uid)
+
+    def announcements(self, run_uid: str) -> list[FileReady]:
+        """Announce the run in the catalogue once more; raises ServerAbsent if that does not answer."""
+        with contextlib.closing(self._find_server()) as server:
+            return [_file_ready(server.uri, run_uid, server.scan_id(run_uid))]
 
     def tick(self) -> None:
         """Load Tiled's client before the first run needs it."""
@@ -349,7 +348,8 @@ class TiledWriter(RunCallback):
 
     def _finish(self, run: _Run, server: TiledServer) -> None:
         self.emit(run.product(server.uri))
-        _remember(self._written, run.uid, None)
+        if not run.is_lost:
+            _remember(self._written, run.uid, None)
         self._forget(run)
 
     def _forget(self, run: _Run) -> None:
@@ -358,6 +358,21 @@ class TiledWriter(RunCallback):
                 del self._waiting[run.uid]
             self._lock.notify_all()
         run.journal.close()
+
+
+def _file_ready(
+    uri: str, run_uid: str, scan_id: int, *, size: int = 0, shapes: dict[str, list[int]] | None = None
+) -> FileReady:
+    return FileReady(
+        run_uid=run_uid,
+        scan_id=scan_id,
+        writer="tiled",
+        path=f"{uri}/metadata/{run_uid}",
+        size=size,
+        time=time.time(),
+        shapes=shapes or {},
+        kind="catalogue",
+    )
 
 
 def _remember(among: dict[str, Any], uid: str, value: Any) -> None:

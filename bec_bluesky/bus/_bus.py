@@ -230,10 +230,10 @@ class Bus:
         async with _translated(self.address):
             await self.redis.delete(self.key(channel, **words))
 
-    async def expire(self, channel: Channel, seconds: float, **words: str) -> None:
-        """Let the whole key vanish after that many seconds."""
+    async def expire(self, channel: Channel, seconds: float, *, only_if_lasting: bool = False, **words: str) -> None:
+        """Let the whole key vanish after that many seconds; `only_if_lasting` leaves one that will vanish anyway."""
         async with _translated(self.address):
-            await self.redis.pexpire(self.key(channel, **words), int(seconds * 1000))
+            await self.redis.pexpire(self.key(channel, **words), int(seconds * 1000), nx=only_if_lasting)
 
     async def find(self, channel: Channel, word: str) -> dict[str, Any]:
         """Give the latest values of all keys of a channel with one placeholder, by what stands in its place."""

@@ -358,7 +358,9 @@ class Client:
     def files(self, run: str | int = -1) -> list[FileReady]:
         """Give the files and catalogue entries of a run that are complete."""
         opened = self.find_run(run)
-        return [file for _, file in self._loop.call(read_all(self.bus, FILES)) if file.run_uid == opened.run_uid]
+        files = [file for _, file in self._loop.call(read_all(self.bus, FILES)) if file.run_uid == opened.run_uid]
+        moved = {file.moved_from for file in files}
+        return [file for file in files if file.path not in moved]
 
     def runs(self) -> list[RunOpened]:
         """Give the runs that are known on Redis, newest first."""

@@ -12,6 +12,8 @@ from bec_bluesky.documents._catalog import build_catalog_app, catalog_configurat
 from bec_bluesky.documents._export import export_run
 from bec_bluesky.documents._files import read_documents, write_documents
 from bec_bluesky.documents._journal import DocumentJournal
+from bec_bluesky.documents._lost import is_lost, lost_stop
+from bec_bluesky.documents._mender import DocumentMender
 from bec_bluesky.documents._older import upgraded
 from bec_bluesky.documents._prefix import file_prefix
 from bec_bluesky.documents._replay import replay
@@ -24,6 +26,7 @@ __all__ = [
     "CatalogAddress",
     "Document",
     "DocumentJournal",
+    "DocumentMender",
     "Emit",
     "FileReady",
     "Point",
@@ -39,6 +42,8 @@ __all__ = [
     "export_run",
     "file_prefix",
     "find_catalog",
+    "is_lost",
+    "lost_stop",
     "open_catalog",
     "publish_address",
     "read_documents",

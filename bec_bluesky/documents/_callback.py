@@ -1,14 +1,17 @@
 """What an operator hosts: callbacks on documents that also work when subscribed to a bare RunEngine."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Protocol
 
-from bec_bluesky.messages.products import AnalysisResult, Product
+from bec_bluesky.documents._lost import lost_stop
+from bec_bluesky.documents._mender import Document, DocumentMender
+from bec_bluesky.messages.products import AnalysisResult, Product, RunProblem
 
 __all__ = ["Document", "Emit", "RunCallback", "RunSink"]
 
-Document = Mapping[str, Any]
-"""An event-model document."""
+_ALARMS = 3
+"""Problems of one run's documents that become alarms, at most."""
 Emit = Callable[[Product], None]
 """Takes what a callback made of documents: a Point, an AnalysisResult, a FileReady."""
 
@@ -31,6 +34,9 @@ class RunCallback:
     One object serves any number of runs, one after the other or interleaved: `RE.subscribe(MyCallback())` works, and so
     does a document service, which calls it from one thread. A `stop` document ends a run and its sink is forgotten.
 
+    What a sink gets is sound, as `DocumentMender` says: documents that are malformed or out of order are put right or
+    left out, and that is told.
+
     event_model's RunRouter does the same by another way: it turns events into pages, runs a Filler for each run and
     keeps an entry for every stream resource for ever; here documents arrive as they were emitted.
     """
@@ -39,12 +45,20 @@ class RunCallback:
     """Whether a run's documents must be kept until this callback has stored them."""
     is_offline: ClassVar[bool] = True
     """Whether it works without a running system, so that stored documents can be replayed through it anywhere."""
+    mends_documents: ClassVar[bool] = True
+    """Whether sinks get sound documents; else as they came, but for events before their descriptor, which wait."""
     wants_results: ClassVar[bool] = False
     """Whether a document service gives it, by `take_result`, what hosted analyses find in its open runs."""
+
+    owner: str = ""
+    """Names the system and the entry of its profile for which this callback works; a document service sets it."""
 
     def __init__(self, *, emit: Emit | None = None) -> None:
         self.emit: Emit = emit or _nobody
         self._sinks: dict[str, RunSink] = {}
+        self._menders: dict[str, DocumentMender] = {}
+        self._complaints: dict[str, int] = {}
+        self._one_at_a_time = threading.RLock()
         self._runs: dict[str, str] = {}
         self._members: dict[str, list[str]] = {}
 
@@ -66,6 +80,30 @@ class RunCallback:
         """
         return True
 
+    def announcements(self, run_uid: str) -> Iterable[Product]:
+        """Give anew what a run that the sink holds was announced with.
+
+        A document service asks where it was killed after the run was stored and before Redis was told.
+        """
+        return ()
+
+    def unfinished(self) -> Iterable[str]:
+        """Give the runs of this owner that the sink has in part and that are not open here."""
+        return ()
+
+    def close_lost(self, run_uid: str) -> None:
+        """End a run whose documents are gone, with what is known; if they come after all, `holds` must say no."""
+        if run_uid in self._sinks:
+            self.take(run_uid, "stop", lost_stop(run_uid, self._menders[run_uid].clock))
+
+    def complain(self, run_uid: str, problems: list[str]) -> None:
+        """Say what is wrong with the documents of an open run; by itself, as a few alarms."""
+        for text in problems:
+            self._complaints[run_uid] = number = self._complaints.get(run_uid, 0) + 1
+            if number <= _ALARMS:
+                text = text if number < _ALARMS else f"{text}; what else is wrong with this run's documents is not told"
+                self.emit(RunProblem(run_uid=run_uid, source=type(self).__name__, text=text))
+
     def take_result(self, result: AnalysisResult) -> None:
         """Take what an analysis found in a run that was given to `open_run` and is not stored yet."""
 
@@ -75,6 +113,8 @@ class RunCallback:
     def close(self) -> None:
         """Let go of everything; open runs stay unfinished."""
         self._sinks.clear()
+        self._menders.clear()
+        self._complaints.clear()
         self._runs.clear()
         self._members.clear()
 
@@ -85,24 +125,55 @@ class RunCallback:
 
     def __call__(self, name: str, doc: Document) -> None:
         """Take one document of any run."""
+        run = str(doc["uid"]) if name == "start" else self._run_of(name, doc)
+        if run is not None:
+            self.take(run, name, doc)
+
+    def take(self, run: str, name: str, doc: Document) -> None:
+        """Take one document of a run whose uid is known; a document service knows it of every document."""
         if name == "start":
-            sink = self.open_run(doc)
-            if sink is not None:
-                self._sinks[doc["uid"]] = sink
-                sink(name, doc)
+            self._begin_run(run, doc)
             return
-        run = self._run_of(name, doc)
-        if run is None or (sink := self._sinks.get(run)) is None:
-            return
-        if name != "stop":
-            sink(name, doc)
+        if (sink := self._sinks.get(run)) is None:
+            if name == "stop":
+                self._end_run(run)
             return
         try:
-            sink(name, doc)
+            with self._one_at_a_time:  # in a bare RunEngine, monitored signals send events from threads of their own
+                self._mend_for(run, sink, name, doc)
         finally:
-            del self._sinks[run]
-            for uid in self._members.pop(run, ()):
-                self._runs.pop(uid, None)
+            if name == "stop":
+                self._end_run(run)
+
+    def _begin_run(self, run: str, start: Document) -> None:
+        mender = DocumentMender(only_order=not self.mends_documents)
+        ((name, start),) = mender("start", start)
+        sink = self.open_run(start)
+        if sink is not None:
+            self._sinks[run], self._menders[run] = sink, mender
+            self._complain_of(run, mender, 0)
+            sink(name, start)
+
+    def _mend_for(self, run: str, sink: RunSink, name: str, doc: Document) -> None:
+        mender = self._menders[run]
+        known = len(mender.problems)
+        for part in mender(name, doc):
+            if len(mender.problems) > known:  # before the stop document: a sink may have a place for them
+                self._complain_of(run, mender, known)
+                known = len(mender.problems)
+            sink(*part)
+        self._complain_of(run, mender, known)
+
+    def _complain_of(self, run: str, mender: DocumentMender, known: int) -> None:
+        if problems := mender.problems[known:]:
+            self.complain(run, problems)
+
+    def _end_run(self, run: str) -> None:
+        self._sinks.pop(run, None)
+        self._menders.pop(run, None)
+        self._complaints.pop(run, None)
+        for uid in self._members.pop(run, ()):
+            self._runs.pop(uid, None)
 
     def _run_of(self, name: str, doc: Document) -> str | None:
         run = doc.get("run_start")
@@ -112,10 +183,15 @@ class RunCallback:
                 self._members.setdefault(run, []).append(doc["uid"])
             return run
         if name == "resource":  # event-model before 1.14 named no run: it can only belong to the one that is open
-            run = next(iter(self._sinks)) if len(self._sinks) == 1 else None
+            run = self._only_run()
             if run is not None:
                 self._runs[doc["uid"]] = run
                 self._members.setdefault(run, []).append(doc["uid"])
             return run
         parent = doc.get("descriptor") or doc.get("resource") or doc.get("stream_resource")
-        return None if parent is None else self._runs.get(parent)
+        run = None if parent is None else self._runs.get(parent)
+        return self._only_run() if run is None else run
+
+    def _only_run(self) -> str | None:
+        """Give the run to which a document belongs that names none: where several are open, nobody can tell."""
+        return next(iter(self._sinks)) if len(self._sinks) == 1 else None

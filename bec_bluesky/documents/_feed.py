@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import CURSORS, DOCUMENTS, POINTS, RESULTS, RUNS, STORED
+from bec_bluesky.channels import CURSORS, DOCUMENTS, FILES, POINTS, RESULTS, RUNS, STORED
 from bec_bluesky.documents._callback import RunCallback
 from bec_bluesky.documents._publish import Alarm, Publisher
 from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, unpack
-from bec_bluesky.messages.products import RunOpened
+from bec_bluesky.messages.products import FileReady, RunClosed
 
 __all__ = ["Feed"]
 
@@ -28,6 +29,12 @@ KEEP_STORED = 3_600
 """Seconds for which the documents of a run stay on Redis after every required consumer has stored them."""
 KEEP_PRODUCTS = 86_400
 """Seconds for which points and results stay on Redis after their run."""
+
+
+LOST_AFTER = 60.0
+"""Seconds for which a run's documents must be gone from a Redis that answers before it is closed without them."""
+_LOOK_EVERY = 5.0
+"""Seconds between two looks for such runs, at most."""
 
 
 @dataclass
@@ -49,6 +56,9 @@ class Feed:
 
     Resumes from what the sink holds: a run that is complete there is skipped, any other is fed again from its start
     document. A callback that raises loses that run (its documents are kept on Redis) and nothing else.
+
+    A run counts as stored on Redis once all that was made of it is there, too. One that the sink holds and that does
+    not count so was cut off in between, by a kill: it is announced again, unless its files are among the announced.
     """
 
     def __init__(
@@ -60,6 +70,7 @@ class Feed:
         *,
         required: frozenset[str],
         alarm: Alarm,
+        lost_after: float = LOST_AFTER,
     ) -> None:
         self.name = name
         self._callback = callback
@@ -69,6 +80,11 @@ class Feed:
         self._alarm = alarm
         self._runs: dict[str, _Run] = {}
         self._cursor = "0-0"
+        self._lost_after = lost_after
+        self._missing: dict[str, float] = {}
+        """{run whose documents are not on Redis: since when, by the monotonic clock}"""
+        self._unclosable: set[str] = set()
+        self._next_look = 0.0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"feed-{name}")
         self._is_stopping = asyncio.Event()
         self._is_finished = asyncio.Event()
@@ -82,6 +98,7 @@ class Feed:
             while not self._is_stopping.is_set():
                 try:
                     await self._step()
+                    await self._look_for_lost()
                 except BusError as error:
                     _log.warning("%s; reading again", error, extra={"consumer": self.name})
                     await asyncio.sleep(0.2)
@@ -130,12 +147,91 @@ class Feed:
             await self._close_run(uid)
 
     async def _open_run(self, stream_id: str, note: Any) -> None:
-        if not isinstance(note, RunOpened) or note.run_uid in self._runs:
+        if isinstance(note, RunClosed):
+            await self._forget_if_gone(note.run_uid)
+            return
+        if note.run_uid in self._runs:
+            return
+        if await self._bus.field(STORED, self.name, run=note.run_uid) is not None:
+            await self._let_go(note.run_uid)
             return
         if await self._in_thread(self._callback.holds, note.run_uid):
+            await self._announce_again(note.run_uid, stream_id)
             await self._mark_stored(note.run_uid)
             return
         self._runs[note.run_uid] = _Run(opened_at=stream_id)
+
+    async def _forget_if_gone(self, uid: str) -> None:
+        """Wait no longer for documents of a run that was closed and whose documents have expired since."""
+        run = self._runs.get(uid)
+        if run is not None and run.last == 0 and not await self._has_documents(uid):
+            del self._runs[uid]
+
+    async def _has_documents(self, uid: str) -> bool:
+        return await self._bus.last_id(DOCUMENTS, run=uid) != "0-0"
+
+    async def _look_for_lost(self) -> None:
+        """Close the runs whose documents were lost with a Redis, once they have been gone for long enough.
+
+        A worker that lives writes them anew into a Redis that was lost; then the run goes on, or is fed again.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + min(_LOOK_EVERY, self._lost_after / 5)
+        begun = {uid for uid, run in self._runs.items() if run.last and not run.is_sealed}
+        begun |= {uid for uid in await self._in_thread(self._unfinished) if uid not in self._runs}
+        missing = [uid for uid in begun - self._unclosable if not await self._has_documents(uid)]
+        self._missing = {uid: self._missing.get(uid, now) for uid in missing}
+        for uid in missing:
+            if now - self._missing[uid] >= self._lost_after:
+                await self._close_lost(uid)
+
+    def _unfinished(self) -> list[str]:
+        try:
+            return list(self._callback.unfinished())
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            _log.warning("%s cannot say what is unfinished", self.name, exc_info=error)
+            return []
+
+    async def _close_lost(self, uid: str) -> None:
+        self._runs.pop(uid, None)
+        try:
+            await self._in_thread(self._callback.close_lost, uid)
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            self._unclosable.add(uid)  # it is tried again by the next start
+            _log.warning("%s closed no run", self.name, exc_info=error, extra={"run": uid})
+            text = (
+                f"{self.name} cannot close a run whose documents were lost with Redis: {type(error).__name__}: {error}"
+            )
+            await self._alarm(text, level="error", run=uid)
+        else:
+            text = f"the documents of a run were lost with Redis: {self.name} has closed it with what it had of it"
+            await self._alarm(text, level="error", run=uid)
+        await self._publisher.drained()
+        self._publisher.forget(uid)
+        await self._save_cursor()
+
+    async def _announce_again(self, uid: str, opened_at: str) -> None:
+        """Publish what a kill kept from Redis: the sink had the run, and nobody was told."""
+        try:
+            products = list(await self._in_thread(self._callback.announcements, uid))
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            _log.warning("%s cannot say what it has of a run", self.name, exc_info=error, extra={"run": uid})
+            return
+        files = {(product.writer, product.path) for product in products if isinstance(product, FileReady)}
+        if files and not files <= await self._announced(uid, opened_at):
+            for product in products:
+                self._publisher.emit(product)
+            await self._publisher.drained()
+
+    async def _announced(self, uid: str, after: str) -> set[tuple[str, str]]:
+        """Give writer and path of what was announced of a run; `after` is the id of a message before."""
+        found: set[tuple[str, str]] = set()
+        while messages := await self._bus.read(FILES, after, count=_BATCH):
+            found |= {(message.writer, message.path) for _, message in messages if message.run_uid == uid}
+            after = messages[-1][0]
+        return found
 
     async def _feed(self, uid: str, batch: list[tuple[str, dict[bytes, bytes]]]) -> None:
         run = self._runs[uid]
@@ -151,7 +247,7 @@ class Feed:
             documents.append((fields[b"n"].decode(), unpack(fields[b"d"])))
         if documents and not run.has_failed:
             try:
-                await self._in_thread(self._call, documents)
+                await self._in_thread(self._call, uid, documents)
             except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
                 _log.warning("%s failed", self.name, exc_info=error, extra={"run": uid})
                 await self._lose(uid, f"{type(error).__name__}: {error}")
@@ -166,9 +262,9 @@ class Feed:
         except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
             _log.warning("%s took no result", self.name, exc_info=error, extra={"run": uid})
 
-    def _call(self, documents: list[tuple[str, Any]]) -> None:
+    def _call(self, uid: str, documents: list[tuple[str, Any]]) -> None:
         for name, doc in documents:
-            self._callback(name, doc)
+            self._callback.take(uid, name, doc)
 
     async def _lose(self, uid: str, reason: str) -> None:
         self._runs[uid].has_failed = True
@@ -192,8 +288,12 @@ class Feed:
         await self._save_cursor()
 
     async def _mark_stored(self, uid: str) -> None:
-        """Note that the sink has the run; when every required one has, its documents may go after an hour."""
+        """Note that the sink has the run, and all that was made of it is on Redis."""
         await self._bus.put_fields(STORED, {self.name: True}, run=uid)
+        await self._let_go(uid)
+
+    async def _let_go(self, uid: str) -> None:
+        """Let a run's documents go an hour after every required sink has it."""
         stored = await self._bus.fields(STORED, run=uid)
         if self._required <= stored.keys():
             for channel, seconds in (
@@ -202,7 +302,7 @@ class Feed:
                 (POINTS, KEEP_PRODUCTS),
                 (RESULTS, KEEP_PRODUCTS),
             ):
-                await self._bus.expire(channel, seconds, run=uid)
+                await self._bus.expire(channel, seconds, only_if_lasting=True, run=uid)
 
     async def _save_cursor(self) -> None:
         """Keep the place in the stream of runs before which everything is done."""

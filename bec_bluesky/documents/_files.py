@@ -1,5 +1,6 @@
 """Runs as files of documents: JSON lines, or msgpack."""
 
+import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,11 +28,17 @@ def write_documents(path: str | Path, documents: Iterable[tuple[str, Document]],
     path = Path(path)
     kind = _format_of(path, format)
     with path.open("xb") as file:
-        for name, document in documents:
-            if kind == "jsonl":
-                file.write(json.dumps([name, _plain(document)], ensure_ascii=False).encode() + b"\n")
-            else:
-                file.write(encode([name, document]))
+        try:
+            for name, document in documents:
+                if kind == "jsonl":
+                    text = json.dumps([name, _plain(document)], ensure_ascii=False)
+                    file.write(text.encode(errors="replace") + b"\n")
+                else:
+                    file.write(encode([name, document]))
+            file.flush()
+        except BaseException:  # half a run must not look like a whole one
+            path.unlink(missing_ok=True)
+            raise
 
 
 def read_documents(path: str | Path, format: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: A002
@@ -118,11 +125,18 @@ def _text(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Make a value fit for JSON: arrays become lists; NaN and infinities are written as Python reads them."""
+    """Make a value fit for JSON: arrays become lists, what JSON has no word for becomes text.
+
+    NaN and the infinities are written as Python reads them.
+    """
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     if hasattr(value, "tolist"):
-        return value.tolist()
-    return value
+        return _plain(value.tolist())
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"base64": base64.b64encode(bytes(value)).decode()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(_plain, value), key=str)
+    return value if isinstance(value, str | int | float | None) else str(value)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from bec_bluesky import plugins
 from bec_bluesky.documents._callback import Emit, RunCallback
 from bec_bluesky.documents._feed import Feed
+from bec_bluesky.documents._lost import system_id
 from bec_bluesky.documents._publish import Publisher
 from bec_bluesky.errors import PlugInError, SettingsError, choices
 from bec_bluesky.log import logger
@@ -57,7 +58,8 @@ class DocumentService(Service):
         try:
             options = replaced(hosted.options, option_words(self.settings))
             callback = await asyncio.to_thread(make_callback, hosted, options, publisher.emit)
-        except (PlugInError, SettingsError) as error:
+            callback.owner = f"{await asyncio.to_thread(system_id, self.settings)}:{hosted.name}"
+        except (PlugInError, SettingsError, OSError) as error:
             self.note = f"{hosted.name}: {error}"
             await self.alarm(self.note, level="error")
             return

@@ -79,5 +79,6 @@ class Publisher:
         emitted, present = self._numbers[point.run_uid]
         if emitted >= present:  # a run that is fed again repeats its points in the same order: those are there
             await self._bus.append_at(POINTS, emitted + 1, point, run=point.run_uid)
+        if emitted + 1 >= present:  # the newest that is there may have been written just before a kill
+            await self._bus.put(LATEST_POINT, point)
         self._numbers[point.run_uid] = (emitted + 1, present)
-        await self._bus.put(LATEST_POINT, point)

@@ -91,6 +91,8 @@ class FileReady(Message, frozen=True, kw_only=True, tag="file_ready"):
     """Deviations that are also said in the file."""
     checksum: str = ""
     """`sha256:` and 64 hexadecimal digits of the file's content; empty if nobody computed it."""
+    moved_from: str = ""
+    """Where it was when it was announced first, if it has been moved since."""
 
 
 class RunProblem(Message, frozen=True, kw_only=True, tag="run_problem"):

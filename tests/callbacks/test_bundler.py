@@ -230,7 +230,10 @@ def test_an_event_that_comes_twice_counts_once_and_a_repeat_is_a_revision() -> N
         run.event(stream, seq_num, 1_001.0, x=x)
     run.documents.append(run.documents[-1])
     made = live(run.stop())
-    assert [(point.index, point.revision, point.data["x"]) for point in made] == [
+    (problem,) = [product for product in made if isinstance(product, RunProblem)]
+    assert problem.text == "primary: event 4 came twice"
+    points = [product for product in made if isinstance(product, Point)]
+    assert [(point.index, point.revision, point.data["x"]) for point in points] == [
         (1, 0, 1.0),
         (2, 0, 2.0),
         (3, 0, 3.0),

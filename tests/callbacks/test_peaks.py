@@ -249,7 +249,7 @@ def test_ticks_that_begin_in_mid_run_go_on_from_there() -> None:
     before = len(made)
     analysis.tick()
     assert len(made) == before
-    analysis("event", {**documents[-1][1], "seq_num": 52})
+    analysis("event", {**documents[-1][1], "uid": "another", "seq_num": 52})
     analysis.tick()
     assert len(made) == before + 1
 

@@ -1,19 +1,14 @@
 """Feeding a callback from documents on a real Redis: everything once, in order, also after a restart."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import event_model
-
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import ALARMS, DOCUMENTS, POINTS, RESULTS, RUNS, STORED
-from bec_bluesky.documents import Document, Point, RunCallback
-from bec_bluesky.documents._feed import Feed
-from bec_bluesky.documents._publish import Publisher
-from bec_bluesky.messages import pack
+from bec_bluesky.channels import ALARMS, CURSORS, DOCUMENTS, FILES, POINTS, RESULTS, RUNS, STORED
+from bec_bluesky.documents import Document, FileReady, Point, RunCallback
 from bec_bluesky.messages.products import AnalysisResult, RunClosed, RunOpened
+from tests.documents.feed_harness import feeding, publish, run_documents, until
 
 
 class Collector(RunCallback):
@@ -52,60 +47,6 @@ class Collector(RunCallback):
         return [name for name, _ in self.got]
 
 
-def run_documents(events: int) -> list[tuple[str, dict[str, Any]]]:
-    """Compose a small valid run."""
-    run = event_model.compose_run(metadata={"scan_id": 7})
-    stream = run.compose_descriptor(
-        name="primary", data_keys={"det": {"source": "test", "dtype": "number", "shape": []}}
-    )
-    documents: list[tuple[str, Any]] = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
-    for number in range(1, events + 1):
-        event = stream.compose_event(data={"det": float(number)}, timestamps={"det": 1.0}, seq_num=number)
-        documents.append(("event", event))
-    documents.append(("stop", run.compose_stop()))
-    return documents
-
-
-async def publish(bus: Bus, documents: list[tuple[str, dict[str, Any]]], *, first: int = 1) -> str:
-    uid = documents[0][1]["uid"] if first == 1 else documents[-1][1].get("run_start", "")
-    if first == 1:
-        await bus.append(RUNS, RunOpened(run_uid=uid, scan_id=7, time=1.0))
-    for number, (name, doc) in enumerate(documents, first):
-        await bus.redis.xadd(bus.key(DOCUMENTS, run=uid), {"n": name, "d": pack(doc)}, id=f"{number}-0")
-    if documents[-1][0] == "stop":
-        await bus.append(RUNS, RunClosed(run_uid=uid, time=2.0, exit_status="success", documents=len(documents)))
-    return uid
-
-
-@contextlib.asynccontextmanager
-async def feeding(bus: Bus, callback: Collector, name: str = "collector") -> AsyncIterator[Feed]:
-    async def alarm(text: str, **extra: Any) -> None:
-        from bec_bluesky.messages.common import Alarm
-
-        await bus.append(ALARMS, Alarm(time=1.0, service=name, text=text, run=extra.get("run")))
-
-    publisher = Publisher(bus, asyncio.get_running_loop(), alarm)
-    callback.emit = publisher.emit
-    feed = Feed(name, callback, bus, publisher, required=frozenset({name}), alarm=alarm)
-    task = asyncio.create_task(feed.run())
-    try:
-        yield feed
-    finally:
-        await feed.finish()
-        await task
-
-
-async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
-    async with asyncio.timeout(timeout):
-        while True:
-            result = condition()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return
-            await asyncio.sleep(0.01)
-
-
 async def test_every_document_arrives_once_in_order_and_points_are_numbered(bus: Bus) -> None:
     documents = run_documents(20)
     callback = Collector()
@@ -142,6 +83,57 @@ async def test_a_run_that_the_sink_holds_is_not_fed_again(bus: Bus) -> None:
     assert callback.got == []
 
 
+class Announcing(Collector):
+    """Holds runs, and says with which file."""
+
+    asked = 0
+
+    def announcements(self, run_uid: str) -> Iterable[FileReady]:
+        self.asked += 1
+        return [FileReady(run_uid=run_uid, scan_id=7, writer="announcing", path=f"/{run_uid}", size=1, time=1.0)]
+
+
+async def test_a_run_whose_announcement_a_kill_kept_back_is_announced_once(bus: Bus) -> None:
+    documents = run_documents(3)
+    callback = Announcing()
+    callback.held.add(documents[0][1]["uid"])
+    async with feeding(bus, callback):
+        uid = await publish(bus, documents)
+        await until(lambda: bus.fields(STORED, run=uid))
+    for stored in ({}, {"collector": True}):  # what a service finds that was killed later
+        await bus.delete(STORED, run=uid)
+        await bus.delete(CURSORS)
+        await bus.put_fields(STORED, stored, run=uid)
+        async with feeding(bus, callback):
+            await until(lambda: bus.fields(STORED, run=uid))
+            good = await publish(bus, run_documents(1))
+            await until(lambda: bus.fields(STORED, run=good))  # noqa: B023  # awaited here
+    assert [ready.path for _, ready in await bus.read(FILES)] == [f"/{uid}"]
+    assert callback.asked == 2, "a run that was stored is not looked for again"
+
+
+async def test_a_stored_run_is_not_fed_again_because_an_older_one_is_open(bus: Bus) -> None:
+    await publish(bus, run_documents(2)[:-1])
+    async with feeding(bus, Collector()):
+        uid = await publish(bus, run_documents(2))
+        await until(lambda: bus.fields(STORED, run=uid))
+    again = Collector()
+    async with feeding(bus, again):
+        newer = await publish(bus, run_documents(1))
+        await until(lambda: bus.fields(STORED, run=newer))
+    assert uid not in {doc["uid"] for name, doc in again.got if name == "start"}
+
+
+async def test_a_closed_run_whose_documents_have_expired_is_not_waited_for(bus: Bus) -> None:
+    await bus.append(RUNS, RunOpened(run_uid="gone", scan_id=1, time=1.0))
+    await bus.append(RUNS, RunClosed(run_uid="gone", time=2.0, exit_status="success", documents=4))
+    async with feeding(bus, Collector()):
+        uid = await publish(bus, run_documents(1))
+        await until(lambda: bus.fields(STORED, run=uid))
+    cursor = await bus.field(CURSORS, "collector")
+    assert cursor is not None and cursor.decode() == (await bus.newest(RUNS))[0][0], "nothing holds it back"
+
+
 async def test_a_callback_that_fails_loses_that_run_only_and_its_documents_are_kept(bus: Bus) -> None:
     callback = Collector(fails_at=2)
     async with feeding(bus, callback):
@@ -158,13 +150,11 @@ async def test_a_callback_that_fails_loses_that_run_only_and_its_documents_are_k
 async def test_documents_are_kept_until_every_required_consumer_has_them(bus: Bus) -> None:
     one, other = Collector(), Collector()
     required = frozenset({"one", "other"})
-    async with feeding(bus, one, "one") as feed:
-        feed._required = required
+    async with feeding(bus, one, "one", required=required):
         uid = await publish(bus, run_documents(2))
         await until(lambda: bus.fields(STORED, run=uid))
         assert await bus.redis.pttl(bus.key(DOCUMENTS, run=uid)) == -1
-    async with feeding(bus, other, "other") as feed:
-        feed._required = required
+    async with feeding(bus, other, "other", required=required):
 
         async def expires() -> bool:
             return await bus.redis.pttl(bus.key(DOCUMENTS, run=uid)) > 0

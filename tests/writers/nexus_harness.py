@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import h5py
+import numpy as np
 from bluesky import RunEngine
 from event_model import compose_run
 
@@ -39,6 +40,15 @@ def recorded(values: list[Any], *, dtype: str = "number", **start: Any) -> Docum
 def feed(writer: NexusWriter, documents: Documents) -> None:
     for name, doc in documents:
         writer(name, doc)
+
+
+def as_lists(value: Any) -> Any:
+    """Make tuples and arrays lists, which is all that a file's documents change."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: as_lists(item) for key, item in value.items()}
+    return [as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def default_plot(path: str) -> h5py.Group:

@@ -102,10 +102,11 @@ def test_problems_become_alarms_but_not_a_flood(
     stray = [("event", {"uid": f"stray{number}", "descriptor": "unknown"}) for number in range(20)]
     told = [(name, doc | {"run_start": documents[0][1]["uid"]}) for name, doc in stray]
     feed(writer, [*documents[:-1], *told, documents[-1]])
-    assert len(emitted[0].problems) == 20
+    assert len(emitted[0].problems) == 21
     assert len(alarms) == 5
-    assert "stray0" in alarms[0].text
-    assert alarms[-1].text.endswith("and 16 more problems, in the file at /entry/run/problems")
+    assert "20 documents came without a descriptor" in alarms[0].text
+    assert "stray0" in alarms[1].text
+    assert alarms[-1].text.endswith("and 17 more problems, in the file at /entry/run/problems")
     assert {alarm.run_uid for alarm in alarms} == {documents[0][1]["uid"]}
 
 

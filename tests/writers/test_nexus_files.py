@@ -119,6 +119,8 @@ def test_a_run_that_is_complete_is_not_written_again(writer: NexusWriter, emitte
     assert emitted[1].size == emitted[0].size
     assert len(list(root.rglob("*.nxs"))) == 1
     assert forgetful.holds(uid)
+    assert [ready.path for ready in another.announcements(uid)] == [emitted[0].path]
+    assert another.announcements(uid)[0].checksum == emitted[0].checksum
     Path(emitted[0].path).unlink()
     assert not writer.holds(uid)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from event_model import pack_event_page
-from nexus_harness import column, default_plot, feed, recorded, run, texts
+from nexus_harness import as_lists, column, default_plot, feed, recorded, run, texts
 from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss, SynSignal
 
@@ -27,16 +27,7 @@ def test_documents_come_back_equal(
     found = list(read_documents(emitted[0].path))
     assert [name for name, _ in found] == [name for name, _ in documents]
     for (_, stored), (_, doc) in zip(found, documents, strict=True):
-        assert stored == _as_lists(doc)
-
-
-def _as_lists(value: Any) -> Any:
-    """Make tuples and arrays lists, which is all that JSON changes."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {key: _as_lists(item) for key, item in value.items()}
-    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
+        assert stored == as_lists(doc)
 
 
 def test_nan_and_numpy_are_kept_in_documents(writer: NexusWriter, emitted: list[FileReady]) -> None:
@@ -126,6 +117,7 @@ def test_missing_and_repeated_events_are_said(writer: NexusWriter, emitted: list
     del documents[3]
     feed(writer, [*documents[:-1], documents[-2], documents[-1]])
     assert emitted[0].problems == [
+        "primary: event 4 came twice",
         "primary: 1 events are missing, by their seq_num",
         "primary: 1 events repeat a seq_num",
     ]
@@ -145,7 +137,7 @@ def test_large_arrays_are_stored_once_and_documents_come_back_equal(
 ) -> None:
     image = SynSignal(name="image", func=lambda: np.full((200, 300), motor.position), kind="hinted")
     documents = run(run_engine, bp.scan([image], motor, 1, 3, 3), writer)
-    assert list(read_documents(emitted[0].path)) == [(name, _as_lists(doc)) for name, doc in documents]
+    assert list(read_documents(emitted[0].path)) == [(name, as_lists(doc)) for name, doc in documents]
     with h5py.File(emitted[0].path) as file:
         assert file["entry/streams/primary/image"].shape == (3, 200, 300)
         events = [text for text in file["entry/documents/json"] if text.startswith(b'["event"')]
@@ -199,7 +191,7 @@ def test_large_arrays_of_pages_come_back(writer: NexusWriter, emitted: list[File
     page = dict(pack_event_page(*(doc for _, doc in documents[3:-1])))
     given = [*documents[:3], ("event_page", page), documents[-1]]
     feed(writer, given)
-    assert list(read_documents(emitted[0].path)) == [(name, _as_lists(doc)) for name, doc in given]
+    assert list(read_documents(emitted[0].path)) == [(name, as_lists(doc)) for name, doc in given]
     with h5py.File(emitted[0].path) as file:
         assert file["entry/streams/primary/x"][:, 0].tolist() == [0, 1, 2, 3, 4]
         assert max(map(len, file["entry/documents/json"])) < 2_000
@@ -252,6 +244,7 @@ def test_a_malformed_descriptor_costs_no_data(writer: NexusWriter, emitted: list
     documents = recorded([1.0, 2.0])
     documents[1][1]["data_keys"] = {"x": None}
     feed(writer, documents)
-    assert emitted[0].problems[0].startswith("primary: a malformed descriptor")
+    assert emitted[0].problems[0] == "primary: x came with a malformed declaration"
+    assert emitted[0].problems[1].startswith("primary: a malformed descriptor")
     with h5py.File(emitted[0].path) as file:
         assert file["entry/streams/primary/x"][()].tolist() == [1.0, 2.0]

@@ -26,6 +26,7 @@ from ophyd_async.sim import SimBlobDetector
 from tiled.client import from_uri
 
 from bec_bluesky.documents import CatalogAddress, FileReady, find_catalog
+from bec_bluesky.documents._lost import LOST
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
 from writers.tiled import RunNotTakenError, TiledWriter
@@ -307,7 +308,7 @@ def test_a_run_that_the_server_never_takes_is_given_up(
     monkeypatch.setattr("writers.tiled._ATTEMPTS", 2)
     writer = TiledWriter(address.uri, address.api_key)
     _, documents = run(run_engine, bp.count([gauss], 2))
-    documents[1][1]["data_keys"]["gauss"] = {"dtype": "number", "shape": "no shape", "source": ""}
+    documents[1][1]["data_keys"]["gauss"] = {"dtype": "array", "shape": ["no shape"], "source": ""}
     for name, doc in documents:
         writer(name, doc)
     assert not writer.wait()
@@ -371,3 +372,25 @@ def until(holds: Any) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not happen"
         threading.Event().wait(0.02)
+
+
+def test_a_run_closed_without_its_lost_documents_is_written_again_when_they_come(
+    run_engine: RunEngine, writer: TiledWriter, catalog: Any, gauss: SynGauss
+) -> None:
+    uid, documents = run(run_engine, bp.count([gauss], 3))
+    for name, doc in documents[:4]:
+        writer(name, doc)
+    writer.close_lost(uid)
+    assert writer.wait()
+    assert catalog[uid].metadata["stop"]["exit_status"] == "fail"
+    assert catalog[uid].metadata["stop"]["reason"] == LOST
+    assert rows(catalog, uid) == 2
+    assert not writer.holds(uid)
+    for name, doc in documents:
+        writer(name, doc)
+    assert writer.wait()
+    assert writer.holds(uid)
+    assert catalog[uid].metadata["stop"]["exit_status"] == "success"
+    assert rows(catalog, uid) == 3
+    (again,) = writer.announcements(uid)
+    assert (again.run_uid, again.scan_id, again.kind) == (uid, documents[0][1]["scan_id"], "catalogue")

@@ -1,0 +1,240 @@
+"""Copies, moves and commands after a file is complete, and the room on its disk."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from nexus_harness import feed, recorded
+
+from bec_bluesky.documents import FileReady, RunProblem
+from bec_bluesky.errors import SettingsError
+from writers._disk import Room
+from writers.nexus import NexusWriter, read_documents
+
+
+class Made:
+    """Writers with steps, and what they emit."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.products: list[Any] = []
+        self.writers: list[NexusWriter] = []
+
+    def writer(self, *after: dict[str, Any], **options: Any) -> NexusWriter:
+        options = {"wait_for_files": 0, "wait_for_results": 0} | options
+        writer = NexusWriter(directory=self.root, emit=self.products.append, after=after, **options)
+        writer.owner = "here:nexus"
+        self.writers.append(writer)
+        return writer
+
+    def run(self, writer: NexusWriter, *values: float, **start: Any) -> str:
+        documents = recorded(list(values) or [1.0, 2.0], **start)
+        feed(writer, documents)
+        assert writer._steps.wait()
+        return documents[0][1]["uid"]
+
+    @property
+    def files(self) -> list[FileReady]:
+        return [product for product in self.products if isinstance(product, FileReady)]
+
+    @property
+    def alarms(self) -> list[RunProblem]:
+        return [product for product in self.products if isinstance(product, RunProblem)]
+
+
+@pytest.fixture
+def made(root: Path) -> Iterator[Made]:
+    made = Made(root)
+    yield made
+    for writer in made.writers:
+        writer.close()
+
+
+def test_a_copy_has_the_same_content_and_a_move_is_announced(made: Made, tmp_path: Path) -> None:
+    copies, archive = tmp_path / "copies", tmp_path / "archive"
+    writer = made.writer({"copy_to": f"{copies}/{{proposal}}"}, {"move_to": f"{archive}/{{sample}}/raw"})
+    uid = made.run(writer, proposal="p 1", sample="CuO")
+    first, second = made.files
+    copy, moved = copies / "p_1" / Path(first.path).name, archive / "CuO" / "raw" / Path(first.path).name
+    assert (second.path, second.moved_from, second.run_uid) == (str(moved), first.path, uid)
+    assert second.checksum == first.checksum
+    assert copy.read_bytes() == moved.read_bytes()
+    assert not Path(first.path).exists()
+    assert made.alarms == []
+    assert writer.holds(uid)
+    assert made.writer().holds(uid), "the index has the new place"
+    assert len(list(read_documents(moved))) == 5
+    assert not list((made.root / ".after").iterdir())
+    assert not [path for path in tmp_path.rglob(".*") if path.name.endswith(".part")]
+
+
+def test_steps_are_done_in_order(made: Made, tmp_path: Path) -> None:
+    append = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n')"
+    log = tmp_path / "log"
+    note = {"command": [sys.executable, "-c", append, str(log), "{path}"]}
+    made.run(made.writer(note, {"move_to": str(tmp_path / "there")}, note))
+    first, second = made.files
+    assert log.read_text().splitlines() == [first.path, second.path]
+
+
+def test_another_disk_gets_a_copy_before_the_original_goes(made: Made) -> None:
+    shared = Path("/dev/shm")  # another file system, if there is one
+    if not os.access(shared, os.W_OK) or shared.stat().st_dev == made.root.parent.stat().st_dev:
+        pytest.skip("no other file system here")
+    there = shared / f"bec-bluesky-test-{os.getpid()}"
+    try:
+        made.run(made.writer({"move_to": str(there)}))
+        (path,) = there.iterdir()
+        assert made.files[1].path == str(path)
+        assert not Path(made.files[0].path).exists()
+        assert made.files[1].checksum == made.files[0].checksum
+    finally:
+        shutil.rmtree(there, ignore_errors=True)
+
+
+@pytest.mark.parametrize("step", ["copy_to", "move_to"])
+def test_what_fails_is_tried_again_then_told_and_the_original_stays(made: Made, tmp_path: Path, step: str) -> None:
+    (tmp_path / "blocked").write_text("a file where a folder should be")
+    later = tmp_path / "later"
+    place = {step: str(tmp_path / "blocked" / "below"), "attempts": 3, "pause": 0.01}
+    uid = made.run(made.writer(place, {"copy_to": str(later)}))
+    (ready,) = made.files
+    (alarm,) = made.alarms
+    assert alarm.level == "error"
+    assert f"of {Path(ready.path).name} failed" in alarm.text
+    assert f"the file is at {ready.path}" in alarm.text
+    assert Path(ready.path).is_file()
+    assert not later.exists(), "what follows is not done"
+    (tmp_path / "blocked").unlink()
+    again = made.writer(place, {"copy_to": str(later)})  # after the next start
+    again.tick()
+    assert again._steps.wait()
+    assert len(list(later.iterdir())) == 1
+    assert again.holds(uid)
+
+
+def test_a_command_that_fails_is_told_with_what_it_said(made: Made) -> None:
+    code = "import sys; sys.stderr.write('no tape'); sys.exit(3)"
+    made.run(made.writer({"command": [sys.executable, "-c", code], "attempts": 2, "pause": 0.01}))
+    (alarm,) = made.alarms
+    assert "exit code 3: no tape" in alarm.text
+
+
+def test_a_file_that_is_there_is_not_overwritten(made: Made, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "000001_recorded.nxs").write_text("precious")
+    made.run(made.writer({"move_to": str(there)}, template="{scan_id:06d}_{plan_name}.nxs"))
+    assert (there / "000001_recorded.nxs").read_text() == "precious"
+    assert "is not overwritten" in made.alarms[0].text
+    assert Path(made.files[0].path).is_file()
+
+
+def test_a_move_to_where_it_is_does_nothing(made: Made) -> None:
+    made.run(made.writer({"move_to": str(made.root)}, template="{scan_id}.nxs"))
+    (ready,) = made.files
+    assert Path(ready.path).is_file()
+    assert made.alarms == []
+
+
+def test_a_file_with_links_is_not_moved_and_its_copy_is_told(made: Made, tmp_path: Path) -> None:
+    made.root.mkdir()
+    with h5py.File(made.root / "frames.h5", "w") as file:
+        file["frames"] = np.ones((2, 4, 4))
+    documents = recorded([1.0, 2.0])
+    resource = {
+        "uid": "r", "run_start": documents[0][1]["uid"], "data_key": "eiger", "mimetype": "application/x-hdf5",
+        "uri": f"file://localhost{made.root}/frames.h5", "parameters": {"dataset": "/frames"},
+    }  # fmt: skip
+    datum = {
+        "uid": "r/0", "stream_resource": "r", "descriptor": documents[1][1]["uid"],
+        "indices": {"start": 0, "stop": 2}, "seq_nums": {"start": 1, "stop": 3},
+    }  # fmt: skip
+    writer = made.writer({"copy_to": str(tmp_path / "copies")}, {"move_to": str(tmp_path / "archive")})
+    feed(writer, [*documents[:2], ("stream_resource", resource), ("stream_datum", datum), *documents[2:]])
+    assert writer._steps.wait()
+    copied, refused = made.alarms
+    assert "links lead to frames that are not there" in copied.text
+    assert "links to files of detectors" in refused.text
+    (ready,) = made.files
+    with h5py.File(ready.path) as file:
+        assert file["entry/streams/primary/eiger"][()].tolist() == np.ones((2, 4, 4)).tolist()
+
+
+@pytest.mark.parametrize("point", ["moved", "unlink"])
+def test_a_move_that_a_kill_cut_short_is_completed_by_the_next_start(made: Made, tmp_path: Path, point: str) -> None:
+    there = tmp_path / "there"
+    code = f"""
+import os, signal
+from pathlib import Path
+from tests.writers.nexus_harness import feed, recorded
+from writers import _file_steps
+from writers.nexus import NexusWriter
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+writer = NexusWriter(directory={str(made.root)!r}, after=[dict(move_to={str(there)!r})], wait_for_results=0)
+writer.owner = "here:nexus"
+if {point == "moved"}:
+    writer._steps._moved = die
+else:
+    writer._steps._note_path = lambda job, old=writer._steps._note_path: old(job) if job.done == 0 else die()
+feed(writer, recorded([1.0, 2.0]))
+writer._steps.wait()
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    writer = made.writer({"move_to": str(there)})
+    writer.tick()
+    assert writer._steps.wait()
+    (path,) = there.iterdir()
+    (ready,) = made.files
+    assert ready.path == str(path)
+    assert len(list(read_documents(path))) == 5
+    assert not list(made.root.rglob("*.nxs"))
+    assert not list((made.root / ".after").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ({}, "exactly one"),
+        ({"copy_to": "/a", "move_to": "/b"}, "exactly one"),
+        ({"copy_to": "relative"}, "no absolute path"),
+        ({"copy_to": "/a/{nonsense}"}, "no field 'nonsense'"),
+        ({"copy_to": "/a/{sample}/../b"}, "relative path"),
+        ({"copyto": "/a"}, "copyto"),
+        ({"command": "rm"}, "array"),
+        ({"copy_to": "/a", "attempts": 0}, "make no sense"),
+    ],
+)
+def test_a_step_that_makes_no_sense_is_refused(root: Path, step: dict[str, Any], why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        NexusWriter(directory=root, after=[step])
+
+
+def test_little_room_is_told_when_a_run_begins_and_only_once(made: Made) -> None:
+    writer = made.writer(warn_free=2**60)
+    for _ in range(2):
+        made.run(writer)
+        writer.tick()
+    (alarm,) = made.alarms
+    assert "GB left, less than 1073741824.0 GB: make room" in alarm.text
+    assert len(made.files) == 2, "it is an alarm, and no refusal"
+
+
+def test_room_is_looked_for_again_and_told_again_after_there_was_some(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    room = Room(tmp_path, free * 2)
+    assert room.shortage() is not None
+    assert room.shortage() is None, "it was looked for just now"
+    for least, is_told in ((free * 2, False), (0, False), (free * 2, True)):
+        room._least, room._next_look = least, 0.0
+        assert (room.shortage() is not None) == is_told
