@@ -24,7 +24,7 @@ class GrowingDataset:
     def __init__(self, group: h5py.Group, name: str, column: Column, attributes: Mapping[str, Any]) -> None:
         self._group = group
         self._name = name
-        self._attributes = attributes
+        self.attributes = attributes
         self.column = column
         self.rows = 0
         """Rows in the file."""
@@ -197,7 +197,7 @@ class GrowingDataset:
         dataset = self._group.create_dataset(self._name, data=array, dtype=dtype, **options)
         if self.column.kind == "text":
             dataset.attrs["encoding"] = "json"
-        set_attributes(dataset, self._attributes)
+        set_attributes(dataset, self.attributes)
         return dataset
 
     def _say(self, how: str) -> None:

@@ -32,6 +32,9 @@ class Place:
         self._uid = file_word(start["uid"], default="run")
         self.part = self._folder / f".{self._stem}.{self._uid}.part"
         self._before = self.part.with_suffix(".before")
+        self.follow = self._folder / f"{self._stem}.{self._uid}.follow.h5"
+        """Where a growing run can be read."""
+        self.follow_folder = self._folder / f".{self._stem}.{self._uid}.follow"
         self.is_resumed = False
         """Whether an earlier attempt at the same run was cut short."""
 
@@ -51,6 +54,12 @@ class Place:
                 "make it writable or choose another directory"
             ) from error
 
+    def remove_follow(self) -> None:
+        """Take away what let people read the growing run, also what a killed process left. Never raises."""
+        with contextlib.suppress(OSError):
+            self.follow.unlink(missing_ok=True)
+        shutil.rmtree(self.follow_folder, ignore_errors=True)
+
     def _set_aside(self) -> None:
         """Keep the longest of what earlier attempts left: its documents might be nowhere else."""
         with contextlib.suppress(FileNotFoundError):
@@ -67,7 +76,7 @@ class Place:
         if free < needed + self._min_free:
             raise SettingsError(
                 f"Run files cannot be written in {self._folder}: the disk has {free / 2**20:.0f} MB left, and "
-                f"{self._min_free / 2**20:.0f} MB are to stay free: make room, or choose another directory"
+                f"{(needed + self._min_free) / 2**20:.0f} MB are to stay free: make room, or choose another directory"
             )
 
     @property

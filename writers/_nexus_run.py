@@ -1,7 +1,6 @@
 """One run on its way into a NeXus file."""
 
 import contextlib
-import ctypes
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -11,10 +10,12 @@ import h5py
 
 from bec_bluesky.documents import AnalysisResult, Document, FileReady
 from bec_bluesky.errors import SettingsError
+from writers._nexus_broken import keep_for_ever
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_column import GrowingDataset
 from writers._nexus_documents import DocumentLog, References
 from writers._nexus_external import ExternalFiles
+from writers._nexus_follow import FollowFile
 from writers._nexus_head import collection, group_in, write_head, write_root, write_tail
 from writers._nexus_instrument import Axes, link_group, write_instrument, write_logs, write_readout_groups
 from writers._nexus_layout import Layout, LayoutRun
@@ -22,7 +23,7 @@ from writers._nexus_place import Place
 from writers._nexus_plot import write_plots
 from writers._nexus_results import Results
 from writers._nexus_stream import StreamTable
-from writers._nexus_text import Names, checksum, seconds, set_attributes, write_value
+from writers._nexus_text import Names, checksum, scan_number, seconds, set_attributes, write_value
 from writers._tiled_column import Column
 
 __all__ = ["RunFile", "announce_again"]
@@ -48,8 +49,10 @@ class RunFile:
         external: ExternalFiles,
         classes: DeviceClasses | None = None,
         layouts: Mapping[str, Layout] | None = None,
+        follow: FollowFile | None = None,
     ) -> None:
         self.start = start
+        self._follow = follow
         self._classes = classes or DeviceClasses()
         self._layouts = layouts or {}
         self.place = place
@@ -156,12 +159,20 @@ class RunFile:
                 stream.flush()
             self._documents.flush()
             self._file.flush()
+        if self._follow is not None:
+            self._follow.update(self._streams, self._external, is_last=self._stop is not None)
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Close the part file as it is."""
+        self.end_follow()
         if not self._is_abandoned:
             self._file.close()
+
+    def end_follow(self) -> None:
+        """Take away the file in which the run could be read while it grew."""
+        if self._follow is not None:
+            self._follow.remove()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -173,9 +184,8 @@ class RunFile:
             self._failure = error
             if isinstance(error, OSError | RuntimeError):
                 self._is_abandoned = True
-                _keep_for_ever(self)
-            else:
-                self.close()
+                keep_for_ever(self)
+            self.close()
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> SettingsError:
@@ -305,14 +315,6 @@ class RunFile:
             )
 
 
-def _keep_for_ever(file: RunFile) -> None:
-    """Never free a file that could not be written: HDF5 would flush again, fail again, and end in a segmentation fault.
-
-    Its other files go on. Seen with HDF5 2.0: also at the interpreter's end, so that no list of ours would do.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(file))
-
-
 def announce_again(path: Path, start: Document) -> FileReady:
     """Say that a file is there which an earlier process made, with what the file itself tells."""
     shapes: dict[str, list[int]] = {}
@@ -327,10 +329,9 @@ def announce_again(path: Path, start: Document) -> FileReady:
 
 
 def _file_ready(path: Path, start: Document, shapes: dict[str, list[int]], problems: list[str]) -> FileReady:
-    number = start.get("scan_id")
     return FileReady(
         run_uid=str(start["uid"]),
-        scan_id=number if isinstance(number, int) else 0,
+        scan_id=scan_number(start),
         writer="nexus",
         path=str(path),
         size=path.stat().st_size,

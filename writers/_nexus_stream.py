@@ -1,6 +1,6 @@
 """One stream of a run as columns in `/entry/streams/<stream>`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -74,6 +74,11 @@ class StreamTable:
     def is_aside(self) -> bool:
         """Whether this stands beside the scan's own data: baseline and monitors."""
         return self.name == "baseline" or self.is_monitor
+
+    @property
+    def label(self) -> str:
+        """Name of its group."""
+        return str(self.group.name).rpartition("/")[2]
 
     @property
     def rows(self) -> int:
@@ -155,6 +160,14 @@ class StreamTable:
         if repeated := int((steps <= 0).sum()):
             found.append(f"{self.name}: {repeated} events repeat a seq_num")
         return found
+
+    def datasets(self) -> Iterator[tuple[str, GrowingDataset]]:
+        """Give all that grows with the stream, by its path in the group; those of a data key in one order."""
+        yield "seq_num", self._seq_num
+        yield "time", self._time
+        for key, column in self.columns.items():
+            yield self.names[key], column
+            yield f"timestamps/{self.names[key]}", self.timestamps[key]
 
     def seq_nums(self) -> np.ndarray:
         """Give `seq_num` of every row."""

@@ -19,6 +19,7 @@ __all__ = [
     "encode",
     "iso_time",
     "plain_text",
+    "scan_number",
     "seconds",
     "set_attributes",
     "write_value",
@@ -74,6 +75,12 @@ def plain_text(value: Any) -> str:
 def seconds(value: Any) -> float:
     """Give a document's time, seconds since 1970; 0 for what is none."""
     return float(value) if isinstance(value, int | float) and 0 <= value < 1e11 else 0.0
+
+
+def scan_number(start: Mapping[str, Any]) -> int:
+    """Give the scan number of a start document; 0 if it has none."""
+    number = start.get("scan_id")
+    return number if isinstance(number, int) else 0
 
 
 def iso_time(moment: float) -> str:

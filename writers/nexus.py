@@ -11,6 +11,7 @@ from bec_bluesky.errors import SettingsError
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
 from writers._nexus_external import ExternalFiles
+from writers._nexus_follow import FollowFile
 from writers._nexus_layout import LayoutRun, load_layout
 from writers._nexus_place import FileIndex, Place
 from writers._nexus_run import RunFile, announce_again
@@ -36,6 +37,10 @@ class NexusWriter(RunCallback):
     The file grows under a hidden name, which ends in `.part`, and gets its own when the run has ended and all is on the
     disk. Deviations (values of mixed types, a detector's file that is not there) are said in the file at
     `/entry/run/problems`, in the `FileReady` that is emitted, and as an alarm.
+
+    With `follow` a run that takes longer than a second can be read while it goes on: in `<name>.<uid>.follow.h5`, where
+    its file will be, by h5py with `swmr=True`. A `FileGrowing` is emitted when that is there, and it goes away when the
+    run's own file has come.
 
     `classes` gives devices their NeXus class by patterns of their names (`{"ring*" = "NXsource"}`); others have the one
     that they hint at, or that belongs to a label in `device_file` (motors, detectors, monitors, sources, slits,
@@ -66,6 +71,7 @@ class NexusWriter(RunCallback):
         wait_for_results: float = 0.2,
         file_checksums: bool = False,
         layouts: Iterable[str] = (),
+        follow: bool = True,
     ) -> None:
         super().__init__(emit=emit)
         self._root = Path(directory).expanduser().absolute()
@@ -77,6 +83,7 @@ class NexusWriter(RunCallback):
         self._wait_for_results = wait_for_results
         self._file_checksums = file_checksums
         self._layouts = {where: load_layout(where) for where in layouts}
+        self._with_follow = follow
         self._ending: dict[str, RunFile] = {}
         """Runs that got their stop document, and wait for what comes late."""
         self._failed: dict[str, SettingsError | OSError] = {}
@@ -93,13 +100,15 @@ class NexusWriter(RunCallback):
         if ending is not None:
             ending.close()
         place = Place(self._root, self._template, start, min_free=self._min_free)
+        place.remove_follow()  # what a killed process left
         if (published := place.find()) is not None:  # killed before it was announced
             self.emit(announce_again(published, start))
             self._index.add(uid, published)
             return None
         place.prepare(self._root)
         external = ExternalFiles(self._root, place.folder, with_checksums=self._file_checksums)
-        return _Run(self, RunFile(start, place, external, self._classes, self._layouts))
+        follow = FollowFile(place, start, self.emit) if self._with_follow else None
+        return _Run(self, RunFile(start, place, external, self._classes, self._layouts, follow))
 
     def holds(self, run_uid: str) -> bool:
         """Tell whether the run's complete file is there."""
@@ -172,8 +181,11 @@ class NexusWriter(RunCallback):
 
     def _publish(self, file: RunFile) -> None:
         """Complete a file, give it its name, and announce it."""
-        file.complete()
-        path = file.place.publish()
+        try:
+            file.complete()
+            path = file.place.publish()
+        finally:
+            file.end_follow()
         ready = file.announcement(path)
         self.emit(ready)
         self._index.add(ready.run_uid, path)
