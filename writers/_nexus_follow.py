@@ -153,13 +153,15 @@ class FollowFile:
 
     def _give_up(self, error: Exception) -> None:
         uid = str(self._start["uid"])
-        _log.warning("%s is given up", self._place.follow, exc_info=error, extra={"run": uid})
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number else str(error)[:200] or repr(error)
+        text = f"{self._place.follow.name}, to follow the run, is given up: {reason}"
+        _log.warning(text, exc_info=None if number else error, extra={"run": uid})
         self._is_over = True
         copies, self._copies = self._copies, {}
         for copy in copies.values():
             keep_for_ever(copy)
-            with contextlib.suppress(OSError):  # the space of a file that is open, too, is wanted for the run's own
+            with contextlib.suppress(OSError):  # its space is wanted for the run's own file, though it stays open
                 os.truncate(copy.path, 0)
         self._place.remove_follow()
-        text = f"{self._place.follow.name}, to follow the run, is given up: {str(error)[:200] or repr(error)}"
         self._emit(RunProblem(run_uid=uid, source="nexus", text=text))
