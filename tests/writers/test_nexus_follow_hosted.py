@@ -80,6 +80,10 @@ def rows(path: Path) -> int:
         return 0
 
 
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 async def test_a_run_is_read_while_it_grows_also_after_a_kill_of_its_service(bus: Bus, beamline: Settings) -> None:
     documents = recorded([float(number) for number in range(300)])
     uid = documents[0][1]["uid"]
@@ -106,7 +110,7 @@ async def test_a_run_is_read_while_it_grows_also_after_a_kill_of_its_service(bus
         (ready,) = client.files(uid)
         with pytest.raises(RefusedError, match="no file of run"):
             client.growing_file(uid)
-    assert os.listdir(path.parent) == [Path(ready.path).name]
+    assert names_in(path.parent) == [Path(ready.path).name]
     assert [doc for _, doc in read_documents(ready.path)] == [doc for _, doc in documents]
     kinds = [type(message) for _, message in await bus.read(FILES)]
     assert kinds == [FileGrowing, FileGrowing, FileReady]
