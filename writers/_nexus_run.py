@@ -32,6 +32,8 @@ _BATCH = 1_000
 """Events or documents in memory, at most."""
 _BATCH_BYTES = 16 * 2**20
 """Large arrays of one stream in memory, at most (and one event)."""
+_CACHE_BYTES = 64 * 2**10
+"""Chunks of each dataset in memory: a few, since they are written in order; HDF5's own 8 MB fill as a run grows."""
 _FLUSH_EVERY = 1.0
 """Seconds."""
 _RESULTS_SETTLE = 0.05
@@ -69,7 +71,7 @@ class RunFile:
         self._ended = 0.0
         self._last_result = 0.0
         self.results = Results()
-        self._file = h5py.File(place.part, "w", libver="earliest")
+        self._file = h5py.File(place.part, "w", libver="earliest", rdcc_nbytes=_CACHE_BYTES)
         with self._writing():
             write_root(self._file, time.time())
             self._entry = self._file.create_group("entry")

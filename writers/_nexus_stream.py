@@ -58,6 +58,9 @@ class StreamTable:
         self._seq_num = GrowingDataset(group, "seq_num", Column("integer"), {})
         self._stamps = group.create_group("timestamps")
         self._stamps.attrs["NX_class"] = "NXcollection"
+        self._newest: int | None = None
+        """`seq_num` of the last event in the file."""
+        self._missing = self._repeated = 0
         self._waiting: list[Document] = []
         self.waiting_bytes = 0
         """Of large arrays in memory, about."""
@@ -148,17 +151,24 @@ class StreamTable:
             column.append([row.get(key) for row in rows], is_last=is_last)
             stamp.append([row.get(key) for row in stamps], is_last=is_last)
         self._time.append([_number(event.get("time")) for event in events], is_last=is_last)
-        self._seq_num.append([_count(event.get("seq_num")) for event in events], is_last=is_last)
+        seq_nums = [_count(event.get("seq_num")) for event in events]
+        self._seq_num.append(seq_nums, is_last=is_last)
+        self._check(seq_nums)
+
+    def _check(self, seq_nums: list[int]) -> None:
+        """Count what is missing and what came twice."""
+        steps = np.diff(seq_nums if self._newest is None else [self._newest, *seq_nums])
+        self._missing += int((steps - 1)[steps > 1].sum())
+        self._repeated += int((steps <= 0).sum())
+        self._newest = seq_nums[-1]
 
     def problems(self) -> list[str]:
         """Say how what is stored differs from what came."""
         found = [f"{self.name}/{key}: {note}" for key, column in self.columns.items() for note in column.notes]
-        seq_nums = self.seq_nums()
-        steps = np.diff(seq_nums)
-        if missing := int((steps - 1)[steps > 1].sum()):
-            found.append(f"{self.name}: {missing} events are missing, by their seq_num")
-        if repeated := int((steps <= 0).sum()):
-            found.append(f"{self.name}: {repeated} events repeat a seq_num")
+        if self._missing:
+            found.append(f"{self.name}: {self._missing} events are missing, by their seq_num")
+        if self._repeated:
+            found.append(f"{self.name}: {self._repeated} events repeat a seq_num")
         return found
 
     def datasets(self) -> Iterator[tuple[str, GrowingDataset]]:
@@ -176,6 +186,11 @@ class StreamTable:
     def times(self) -> np.ndarray:
         """Give the time of every row, seconds since 1970."""
         return np.array([], np.float64) if self._time.dataset is None else self._time.dataset[()]
+
+    @property
+    def moments(self) -> h5py.Dataset | None:
+        """What `times` reads, for streams that are long."""
+        return self._time.dataset
 
     def _path(self, key: str) -> str:
         return f"{self.group.name}/{self.names[key]}"
