@@ -5,8 +5,6 @@ events, after all, and its peak with what follows the stop document, in MB; and 
 """
 
 import json
-import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -18,9 +16,10 @@ from writers.nexus import NexusWriter
 _KEYS = {"primary": [f"k{number}" for number in range(10)], "ring_monitor": ["ring"]}
 
 
-def memory() -> float:
-    """Give what the process has in memory now, in MB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+def memory(field: str) -> float:
+    """Give what the process has in memory now (VmRSS), or had at most (VmHWM), in MB."""
+    found = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(found[field].split()[0]) / 1024
 
 
 def main(directory: str, events: int) -> None:
@@ -38,14 +37,13 @@ def main(directory: str, events: int) -> None:
             event |= {"time": 1000.0 + number, "filled": {}, "data": dict.fromkeys(keys, number + 0.5)}
             writer("event", event | {"timestamps": dict.fromkeys(keys, 1000.0 + number)})
         if number == events // 10:
-            early = memory()
-    late = memory()
+            early = memory("VmRSS")
+    late = memory("VmRSS")
     counts = dict.fromkeys(_KEYS, events)
     stop = {"uid": "stop", "run_start": "run", "time": time.time(), "exit_status": "success", "num_events": counts}
     writer("stop", stop)
     (path,) = (product.path for product in products if isinstance(product, FileReady))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({"early": early, "late": late, "peak": peak, "path": path}))
+    sys.stdout.write(json.dumps({"early": early, "late": late, "peak": memory("VmHWM"), "path": path}))
 
 
 if __name__ == "__main__":

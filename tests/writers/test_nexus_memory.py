@@ -10,7 +10,7 @@ import pytest
 
 LONG_RUN = Path(__file__).with_name("long_run.py")
 TOLERANCE = 8.0
-"""MB. The documents of the shorter run alone are 45 MB of text; HDF5's own caches for either file would grow by 11 MB in it."""
+"""MB. The documents of the shorter run are 45 MB of text; HDF5's own caches for either file would grow by 11 MB."""
 
 
 @pytest.mark.parametrize(
