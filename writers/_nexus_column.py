@@ -57,6 +57,15 @@ class GrowingDataset:
             self._dataset[self.rows :] = array
         self.rows += len(values)
 
+    def write_frame(self, value: Any) -> bool:
+        """Add a row at once, without a copy, if it is an array as those before, as large as a chunk; tell whether."""
+        if self._dataset is None and isinstance(value, np.ndarray) and value.nbytes >= _CHUNK_BYTES:
+            self.column = self._holding([value])
+        if not self._are_frames([value]):
+            return False
+        self._append_frames([value])
+        return True
+
     def _are_frames(self, values: Sequence[Any]) -> bool:
         """Tell whether all are arrays of the column's very type, each as large as a chunk."""
         first = values[0]

@@ -11,8 +11,9 @@ import h5py
 import numpy as np
 
 from bec_bluesky.documents import Document
+from writers._nexus_checksum import checksum
 from writers._nexus_stream import StreamTable, key_attributes
-from writers._nexus_text import Names, checksum, encode, set_attributes, write_value
+from writers._nexus_text import Names, encode, set_attributes, write_value
 
 __all__ = ["ExternalFiles", "ExternalFrames"]
 

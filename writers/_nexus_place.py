@@ -11,6 +11,7 @@ import h5py
 
 from bec_bluesky.documents import Document
 from bec_bluesky.errors import SettingsError
+from writers._nexus_sync import sync
 from writers._nexus_template import FileTemplate, file_word
 
 __all__ = ["FileIndex", "Place"]
@@ -98,14 +99,14 @@ class Place:
 
     def publish(self) -> Path:
         """Give the finished part its name, which no file has had; the content is on the disk before the name is."""
-        _sync(self.part)
+        sync(self.part)
         for path in self._candidates():
             try:
                 _rename_new(self.part, path)
             except FileExistsError:
                 continue
             self._before.unlink(missing_ok=True)
-            _sync(self._folder)
+            sync(self._folder)
             return path
         raise FileExistsError(f"every name for {self.part} is taken in {self._folder}")
 
@@ -136,14 +137,6 @@ def _rename_new(source: Path, target: Path) -> None:
         source.replace(target)
         return
     source.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class FileIndex:

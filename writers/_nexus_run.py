@@ -11,6 +11,7 @@ import h5py
 from bec_bluesky.documents import AnalysisResult, Document, FileReady
 from bec_bluesky.errors import SettingsError
 from writers._nexus_broken import keep_for_ever
+from writers._nexus_checksum import checksum
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_column import GrowingDataset
 from writers._nexus_documents import DocumentLog, References
@@ -23,7 +24,8 @@ from writers._nexus_place import Place
 from writers._nexus_plot import write_plots
 from writers._nexus_results import Results
 from writers._nexus_stream import StreamTable
-from writers._nexus_text import Names, checksum, scan_number, seconds, set_attributes, write_value
+from writers._nexus_sync import BackgroundSync
+from writers._nexus_text import Names, scan_number, seconds, set_attributes, write_value
 from writers._tiled_column import Column
 
 __all__ = ["RunFile", "announce_again"]
@@ -58,6 +60,7 @@ class RunFile:
         self._classes = classes or DeviceClasses()
         self._layouts = layouts or {}
         self.place = place
+        self._sync = BackgroundSync(place.part)
         self.problems: list[str] = []
         self._external = external
         self._streams: dict[str, StreamTable] = {}
@@ -157,10 +160,12 @@ class RunFile:
         if self._failure is not None:
             return
         with self._writing():
+            size = sum(stream.waiting_bytes for stream in self._streams.values())
             for stream in self._streams.values():
                 stream.flush()
             self._documents.flush()
             self._file.flush()
+            self._sync.grown(size)
         if self._follow is not None:
             self._follow.update(self._streams, self._external, is_last=self._stop is not None)
         self._flushed = time.monotonic()
@@ -170,6 +175,8 @@ class RunFile:
         self.end_follow()
         if not self._is_abandoned:
             self._file.close()
+        with contextlib.suppress(OSError):  # the part is no complete file anyway
+            self._sync.end()
 
     def end_follow(self) -> None:
         """Take away the file in which the run could be read while it grew."""
@@ -198,9 +205,9 @@ class RunFile:
             "directory, then have the run's documents written again"
         )
 
-    def announcement(self, path: Path) -> FileReady:
-        """Say that the file is there."""
-        return _file_ready(path, self.start, self._shapes, self.problems)
+    def announcement(self, path: Path, digest: str) -> FileReady:
+        """Say that the file is there; `digest` is its checksum."""
+        return _file_ready(path, self.start, self._shapes, self.problems, digest)
 
     def _open_stream(self, descriptor: Document) -> None:
         name = str(descriptor.get("name") or "primary")
@@ -220,6 +227,9 @@ class RunFile:
             self.problems.append(
                 f"event {event.get('uid')}: without data or descriptor; it is only among the documents"
             )
+        elif large:
+            with self._writing():
+                stream.append(event, large)
         else:
             stream.append(event, large)
 
@@ -245,6 +255,7 @@ class RunFile:
         set_attributes(self._file, {"file_name": self.place.name})
         self._file.flush()
         self._file.close()
+        self._sync.end()
 
     def _apply_layouts(self, stop: Document) -> None:
         for where, layout in self._layouts.items():
@@ -327,10 +338,12 @@ def announce_again(path: Path, start: Document) -> FileReady:
             if isinstance(signal, h5py.Dataset):  # not a broken link
                 shapes[f"/entry/data/{data.attrs['signal']}"] = list(signal.shape)
         texts = [str(text) for text in problems.asstr()[()]] if isinstance(problems, h5py.Dataset) else []
-    return _file_ready(path, start, shapes, texts)
+    return _file_ready(path, start, shapes, texts, checksum(path))
 
 
-def _file_ready(path: Path, start: Document, shapes: dict[str, list[int]], problems: list[str]) -> FileReady:
+def _file_ready(
+    path: Path, start: Document, shapes: dict[str, list[int]], problems: list[str], digest: str
+) -> FileReady:
     return FileReady(
         run_uid=str(start["uid"]),
         scan_id=scan_number(start),
@@ -340,5 +353,5 @@ def _file_ready(path: Path, start: Document, shapes: dict[str, list[int]], probl
         time=time.time(),
         shapes=shapes,
         problems=problems,
-        checksum=checksum(path),
+        checksum=digest,
     )

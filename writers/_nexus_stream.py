@@ -63,7 +63,7 @@ class StreamTable:
         self._missing = self._repeated = 0
         self._waiting: list[Document] = []
         self.waiting_bytes = 0
-        """Of large arrays in memory, about."""
+        """Of large arrays since the last `flush`, about."""
         self.has_pages = False
         """Whether events came in pages, as flyers give them."""
         set_attributes(group, {"NX_class": "NXcollection", "stream": name})
@@ -124,13 +124,22 @@ class StreamTable:
         }
 
     def append(self, event: Document, large: Collection[str]) -> None:
-        """Take an event; it is in memory until `flush`. `large` names the data that are large arrays."""
-        if large:  # copied, since a device may fill the same array again
-            copies = {key: np.array(value) if isinstance(value, np.ndarray) else value
-                      for key in large if (value := event["data"].get(key)) is not None}  # fmt: skip
-            event = {**event, "data": {**event["data"], **copies}}
-            self.waiting_bytes += sum(8 * elements(value) for value in copies.values())
+        """Take an event; it is in memory until `flush`, but for frames, which are written at once.
+
+        `large` names the data that are large arrays.
+        """
+        if large:
+            kept = {key: self._kept(key, value) for key in large if (value := event["data"].get(key)) is not None}
+            event = {**event, "data": {**event["data"], **kept}}
         self._waiting.append(event)
+
+    def _kept(self, key: str, value: Any) -> Any:
+        """Write a frame, if all before it are; else copy it, since a device may fill the same array again."""
+        self.waiting_bytes += value.nbytes if isinstance(value, np.ndarray) else 8 * elements(value)
+        column = self.columns.get(key)
+        if column is not None and column.rows == self.rows + len(self._waiting) and column.write_frame(value):
+            return None
+        return np.array(value) if isinstance(value, np.ndarray) else value
 
     def flush(self, *, is_last: bool = False) -> None:
         """Append what came to the datasets."""
@@ -148,7 +157,8 @@ class StreamTable:
             if column.rows < before:  # a column that came late
                 column.append([None] * (before - column.rows))
                 stamp.append([None] * (before - stamp.rows))
-            column.append([row.get(key) for row in rows], is_last=is_last)
+            written = column.rows - before  # frames
+            column.append([row.get(key) for row in rows[written:]], is_last=is_last)
             stamp.append([row.get(key) for row in stamps], is_last=is_last)
         self._time.append([_number(event.get("time")) for event in events], is_last=is_last)
         seq_nums = [_count(event.get("seq_num")) for event in events]

@@ -1,12 +1,10 @@
 """Names, times, JSON and attributes as NeXus files hold them."""
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -14,7 +12,6 @@ import numpy as np
 
 __all__ = [
     "Names",
-    "checksum",
     "decode",
     "encode",
     "iso_time",
@@ -159,9 +156,3 @@ def write_value(group: h5py.Group, name: str, value: Any, attributes: Mapping[st
         dataset.attrs["encoding"] = "json"
     set_attributes(dataset, attributes or {})
     return dataset
-
-
-def checksum(path: Path) -> str:
-    """Give the SHA-256 of a file, with the name of the method before it."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

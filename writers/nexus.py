@@ -3,11 +3,13 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import ClassVar
 
 from bec_bluesky.documents import AnalysisResult, Document, Emit, FileReady, RunCallback, RunProblem, RunSink
 from bec_bluesky.errors import SettingsError
+from writers._nexus_checksum import Checksums
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
 from writers._nexus_external import ExternalFiles
@@ -86,6 +88,9 @@ class NexusWriter(RunCallback):
         self._with_follow = follow
         self._ending: dict[str, RunFile] = {}
         """Runs that got their stop document, and wait for what comes late."""
+        self._checksums = Checksums()
+        self._unannounced: dict[str, tuple[RunFile, Path, Future[str]]] = {}
+        """Complete files under their own names, until their checksums are there."""
         self._failed: dict[str, SettingsError | OSError] = {}
         """Of those, the ones whose files could not be completed, until that was told."""
         self._is_ticked = False
@@ -93,7 +98,7 @@ class NexusWriter(RunCallback):
     def open_run(self, start: Document) -> RunSink | None:
         """Begin a file; None if the run has one already. Raises SettingsError if none can be written."""
         uid = str(start["uid"])
-        if self.holds(uid):
+        if self.holds(uid) or uid in self._unannounced:
             return None
         earlier = self.open_runs.get(uid)
         ending = earlier.file if isinstance(earlier, _Run) else self._ending.pop(uid, None)
@@ -133,6 +138,7 @@ class NexusWriter(RunCallback):
                 _log.error("%s", error, extra={"run": str(file.start["uid"])})
 
         self._complete_due()
+        self._announce_due()
 
     def take_result(self, result: AnalysisResult) -> None:
         """Take what an analysis found, for the run's file."""
@@ -171,6 +177,9 @@ class NexusWriter(RunCallback):
         for file in self._ending.values():
             file.close()
         self._ending.clear()
+        self._announce_due()
+        self._checksums.close()
+        self._unannounced.clear()
         for file in self._open_files():
             try:
                 file.flush()
@@ -180,16 +189,28 @@ class NexusWriter(RunCallback):
         super().close()
 
     def _publish(self, file: RunFile) -> None:
-        """Complete a file, give it its name, and announce it."""
+        """Complete a file, give it its name, and announce it with its checksum, soon if that takes a while."""
         try:
             file.complete()
             path = file.place.publish()
         finally:
             file.end_follow()
-        ready = file.announcement(path)
-        self.emit(ready)
-        self._index.add(ready.run_uid, path)
-        self._tell(ready)
+        self._unannounced[str(file.start["uid"])] = (file, path, self._checksums.of(path))
+        self._announce_due(wait=not self._is_ticked)
+
+    def _announce_due(self, *, wait: bool = False) -> None:
+        for uid, (file, path, digest) in list(self._unannounced.items()):
+            if not wait and not digest.done():
+                continue
+            del self._unannounced[uid]
+            try:
+                ready = file.announcement(path, digest.result())
+            except OSError as error:  # somebody took it away
+                self._failed[uid] = error
+                continue
+            self.emit(ready)
+            self._index.add(uid, path)
+            self._tell(ready)
 
     def _tell(self, ready: FileReady) -> None:
         name, problems = Path(ready.path).name, ready.problems
