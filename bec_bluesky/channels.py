@@ -87,7 +87,7 @@ DOCUMENTS = Channel("run:<run>:documents", None, "stream", writer="scan server's
 POINTS = Channel("run:<run>:points", products.Point, "stream", writer="bundler")
 LATEST_POINT = Channel("points:latest", products.Point, "latest", writer="bundler")
 RESULTS = Channel("run:<run>:results", products.AnalysisResult, "stream", writer="analysis")
-FILES = Channel("files", products.FileReady, "stream", writer="writers")
+FILES = Channel("files", products.FileGrowing | products.FileReady, "stream", writer="writers")
 STORED = Channel("run:<run>:stored", None, "table", writer="document services")
 CURSORS = Channel("documents:cursors", None, "table", writer="document services")
 

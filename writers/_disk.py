@@ -26,7 +26,7 @@ def check_space(folder: Path, needed: int, min_free: int) -> None:
     if free < needed + min_free:
         raise SettingsError(
             f"Run files cannot be written in {folder}: the disk has {free / 2**20:.0f} MB left, and "
-            f"{min_free / 2**20:.0f} MB are to stay free: make room, or choose another directory"
+            f"{(needed + min_free) / 2**20:.0f} MB are to stay free: make room, or choose another directory"
         )
 
 

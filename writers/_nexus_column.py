@@ -24,7 +24,7 @@ class GrowingDataset:
     def __init__(self, group: h5py.Group, name: str, column: Column, attributes: Mapping[str, Any]) -> None:
         self._group = group
         self._name = name
-        self._attributes = attributes
+        self.attributes = attributes
         self.column = column
         self.rows = 0
         """Rows in the file."""
@@ -56,6 +56,15 @@ class GrowingDataset:
             self._dataset.resize(self.rows + len(values), axis=0)
             self._dataset[self.rows :] = array
         self.rows += len(values)
+
+    def write_frame(self, value: Any) -> bool:
+        """Add a row at once, without a copy, if it is an array as those before, as large as a chunk; tell whether."""
+        if self._dataset is None and isinstance(value, np.ndarray) and value.nbytes >= _CHUNK_BYTES:
+            self.column = self._holding([value])
+        if not self._are_frames([value]):
+            return False
+        self._append_frames([value])
+        return True
 
     def _are_frames(self, values: Sequence[Any]) -> bool:
         """Tell whether all are arrays of the column's very type, each as large as a chunk."""
@@ -197,7 +206,7 @@ class GrowingDataset:
         dataset = self._group.create_dataset(self._name, data=array, dtype=dtype, **options)
         if self.column.kind == "text":
             dataset.attrs["encoding"] = "json"
-        set_attributes(dataset, self._attributes)
+        set_attributes(dataset, self.attributes)
         return dataset
 
     def _say(self, how: str) -> None:

@@ -11,8 +11,9 @@ import h5py
 import numpy as np
 
 from bec_bluesky.documents import Document
+from writers._nexus_checksum import checksum
 from writers._nexus_stream import StreamTable, key_attributes
-from writers._nexus_text import Names, checksum, encode, set_attributes, write_value
+from writers._nexus_text import Names, encode, set_attributes, write_value
 
 __all__ = ["ExternalFiles", "ExternalFrames"]
 
@@ -168,7 +169,7 @@ class ExternalFiles:
         if is_alone and isinstance(frames.link, h5py.Dataset):
             entry["data"] = frames.link
         elif frames.is_hdf5 and frames.path is not None:
-            entry["data"] = h5py.ExternalLink(self._name_of(frames.path), frames.dataset)
+            entry["data"] = h5py.ExternalLink(self.name_of(frames.path), frames.dataset)
 
     def _place(self, stream: StreamTable, parts: list[ExternalFrames]) -> None:
         """Let one dataset of the stream stand for all files of a detector: a virtual dataset of the rows of the run.
@@ -181,11 +182,11 @@ class ExternalFiles:
         is_whole = len(parts) == 1 and (not first.shape or first.rows in ((0, first.shape[0]), (0, 0)))
         is_linked = is_whole and not 0 < first.rows[1] <= _MAPPED_ALONE
         if is_linked or not known or len({part.shape[1:] for part in known if part.shape}) > 1:
-            first.link = stream.group[name] = h5py.ExternalLink(self._name_of(first.path), first.dataset)
+            first.link = stream.group[name] = h5py.ExternalLink(self.name_of(first.path), first.dataset)
             for part in parts[1:]:
                 assert part.path is not None
                 other = stream.names[f"{part.key} in {part.uri}"]
-                part.link = stream.group[other] = h5py.ExternalLink(self._name_of(part.path), part.dataset)
+                part.link = stream.group[other] = h5py.ExternalLink(self.name_of(part.path), part.dataset)
             return
         frame = (known[0].shape or ())[1:]
         dtype = np.result_type(*(part.dtype for part in known))
@@ -196,7 +197,7 @@ class ExternalFiles:
             begin, end = part.rows
             shape = part.shape or (end, *frame)
             present = max(0, min(end, shape[0]) - begin)
-            source = h5py.VirtualSource(self._name_of(part.path), part.dataset, shape=shape, dtype=part.dtype)
+            source = h5py.VirtualSource(self.name_of(part.path), part.dataset, shape=shape, dtype=part.dtype)
             step = 1 if total <= _MAPPED_ALONE else max(1, present)
             for row in range(0, present, step):
                 layout[at + row : at + row + step] = source[begin + row : begin + row + step]
@@ -213,7 +214,7 @@ class ExternalFiles:
         write_value(entry, "resource_kwargs", encode(kwargs or {}), {"encoding": "json"})
         dataset = _OLD_DATASETS.get(spec)
         if dataset is not None:
-            entry["data"] = h5py.ExternalLink(self._name_of(path), dataset)
+            entry["data"] = h5py.ExternalLink(self.name_of(path), dataset)
         if not _is_there(path):
             self.problems.append(f"{spec or 'a resource'}: the file {path} is not there")
         elif dataset is not None:
@@ -247,7 +248,7 @@ class ExternalFiles:
         if present < promised:
             self.problems.append(f"{what}: {path} holds {present} frames of the {promised} that were announced")
 
-    def _name_of(self, path: Path) -> str:
+    def name_of(self, path: Path) -> str:
         """Give a relative name if the file moves together with ours."""
         resolved = path.resolve()
         return os.path.relpath(resolved, self._folder) if resolved.is_relative_to(self._root) else str(resolved)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import h5py
+import numpy as np
 
 from bec_bluesky.documents import Document
 from writers._nexus_classes import DeviceClasses
@@ -16,6 +17,7 @@ __all__ = [
     "device_keys",
     "hinted_keys",
     "link_group",
+    "write_elapsed",
     "write_instrument",
     "write_logs",
     "write_readout_groups",
@@ -23,6 +25,8 @@ __all__ = [
 
 _OF_THE_ENTRY = ("baseline", "data", "external_files", "monitors", "readout_groups", "results")
 """What may come into the entry later."""
+_BLOCK = 100_000
+"""Rows in memory at once."""
 _NAMED = ("NXpositioner", "NXsensor", "NXsource")
 """Classes with a field `name`; others have a `local_name` at most."""
 
@@ -198,6 +202,16 @@ def write_logs(logs: h5py.Group, names: Names, stream: StreamTable, begin: float
         log = logs.create_group(names[key])
         set_attributes(log, {"NX_class": "NXlog", "stream": stream.name})
         if add_link(log, "value", stream, key) and stamps.dataset is not None:
-            time = log.create_dataset("time", data=stamps.dataset[()] - begin)
-            set_attributes(time, {"units": "s", "start": iso_time(begin)})
+            write_elapsed(log, "time", stamps.dataset, begin)
             log["timestamps"] = stamps.dataset
+
+
+def write_elapsed(group: h5py.Group, name: str, moments: h5py.Dataset | None, begin: float) -> h5py.Dataset:
+    """Write the seconds from `begin` (Unix time) to each of these moments, never all of them in memory."""
+    count = 0 if moments is None else len(moments)
+    elapsed = group.create_dataset(name, (count,), np.float64)
+    for row in range(0, count, _BLOCK):
+        assert moments is not None
+        elapsed[row : row + _BLOCK] = moments[row : row + _BLOCK] - begin
+    set_attributes(elapsed, {"units": "s", "start": iso_time(begin)})
+    return elapsed

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import h5py
@@ -11,9 +12,10 @@ import h5py
 from bec_bluesky.documents import Document
 from bec_bluesky.errors import SettingsError
 from writers._disk import check_space
+from writers._nexus_sync import sync
 from writers._nexus_template import FileTemplate, file_word
 
-__all__ = ["FileIndex", "Place", "rename_new", "sync"]
+__all__ = ["FileIndex", "Place", "rename_new"]
 
 _log = logging.getLogger(__name__)
 _INDEX = ".runs.jsonl"
@@ -32,6 +34,9 @@ class Place:
         self._uid = file_word(start["uid"], default="run")
         self.part = self._folder / f".{self._stem}.{self._uid}.part"
         self._before = self.part.with_suffix(".before")
+        self.follow = self._folder / f"{self._stem}.{self._uid}.follow.h5"
+        """Where a growing run can be read."""
+        self.follow_folder = self._folder / f".{self._stem}.{self._uid}.follow"
         self.is_resumed = False
         """Whether an earlier attempt at the same run was cut short."""
 
@@ -50,6 +55,12 @@ class Place:
                 f"Run files cannot be written in {self._folder} ({error.strerror or error}): "
                 "make it writable or choose another directory"
             ) from error
+
+    def remove_follow(self) -> None:
+        """Take away what let people read the growing run, also what a killed process left. Never raises."""
+        with contextlib.suppress(OSError):
+            self.follow.unlink(missing_ok=True)
+        shutil.rmtree(self.follow_folder, ignore_errors=True)
 
     def _set_aside(self) -> None:
         """Keep the longest of what earlier attempts left: its documents might be nowhere else."""
@@ -131,15 +142,6 @@ def rename_new(source: Path, target: Path) -> None:
         source.replace(target)
         return
     source.unlink()
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class FileIndex:

@@ -8,9 +8,9 @@ import numpy as np
 from bec_bluesky.documents import Document
 from writers._nexus_external import ExternalFiles, ExternalFrames
 from writers._nexus_grid import Grid
-from writers._nexus_instrument import Axes, add_link, device_keys, hinted_keys
+from writers._nexus_instrument import Axes, add_link, device_keys, hinted_keys, write_elapsed
 from writers._nexus_stream import StreamTable, key_attributes
-from writers._nexus_text import Names, iso_time, seconds, set_attributes
+from writers._nexus_text import Names, seconds, set_attributes
 
 __all__ = ["write_plots"]
 
@@ -217,9 +217,8 @@ class _Plots:
             names = ["time"]
             if self._time is None:
                 begin = seconds(self._start.get("time"))
-                self._time = data.create_dataset("time", data=self._stream.times() - begin)
-                attributes = {"units": "s", "start": iso_time(begin), "long_name": "time since start (s)"}
-                set_attributes(self._time, attributes | {"target": self._time.name})
+                self._time = write_elapsed(data, "time", self._stream.moments, begin)
+                set_attributes(self._time, {"long_name": "time since start (s)", "target": self._time.name})
             else:
                 data["time"] = self._time
         for name in names:

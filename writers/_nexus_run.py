@@ -11,10 +11,12 @@ import h5py
 from bec_bluesky.documents import AnalysisResult, Document, FileReady, is_lost
 from bec_bluesky.errors import SettingsError
 from writers._disk import keep_for_ever
+from writers._nexus_checksum import checksum
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_column import GrowingDataset
 from writers._nexus_documents import DocumentLog, References
 from writers._nexus_external import ExternalFiles
+from writers._nexus_follow import FollowFile
 from writers._nexus_head import collection, group_in, write_head, write_root, write_tail
 from writers._nexus_instrument import Axes, link_group, write_instrument, write_logs, write_readout_groups
 from writers._nexus_layout import Layout, LayoutRun
@@ -22,7 +24,8 @@ from writers._nexus_place import Place
 from writers._nexus_plot import write_plots
 from writers._nexus_results import Results
 from writers._nexus_stream import StreamTable
-from writers._nexus_text import Names, checksum, seconds, set_attributes, write_value
+from writers._nexus_sync import BackgroundSync
+from writers._nexus_text import Names, scan_number, seconds, set_attributes, write_value
 from writers._tiled_column import Column
 
 __all__ = ["RunFile", "announce_again"]
@@ -31,6 +34,8 @@ _BATCH = 1_000
 """Events or documents in memory, at most."""
 _BATCH_BYTES = 16 * 2**20
 """Large arrays of one stream in memory, at most (and one event)."""
+_CACHE_BYTES = 64 * 2**10
+"""Chunks of each dataset in memory: a few, since they are written in order; HDF5's own 8 MB fill as a run grows."""
 _FLUSH_EVERY = 1.0
 """Seconds."""
 _RESULTS_SETTLE = 0.05
@@ -48,11 +53,14 @@ class RunFile:
         external: ExternalFiles,
         classes: DeviceClasses | None = None,
         layouts: Mapping[str, Layout] | None = None,
+        follow: FollowFile | None = None,
     ) -> None:
         self.start = start
+        self._follow = follow
         self._classes = classes or DeviceClasses()
         self._layouts = layouts or {}
         self.place = place
+        self._sync = BackgroundSync(place.part)
         self.problems: list[str] = []
         self._external = external
         self._streams: dict[str, StreamTable] = {}
@@ -66,7 +74,7 @@ class RunFile:
         self._ended = 0.0
         self._last_result = 0.0
         self.results = Results()
-        self._file = h5py.File(place.part, "w", libver="earliest")
+        self._file = h5py.File(place.part, "w", libver="earliest", rdcc_nbytes=_CACHE_BYTES)
         with self._writing():
             write_root(self._file, time.time())
             self._entry = self._file.create_group("entry")
@@ -159,16 +167,28 @@ class RunFile:
         if self._failure is not None:
             return
         with self._writing():
+            size = sum(stream.waiting_bytes for stream in self._streams.values())
             for stream in self._streams.values():
                 stream.flush()
             self._documents.flush()
             self._file.flush()
+            self._sync.grown(size)
+        if self._follow is not None:
+            self._follow.update(self._streams, self._external, is_last=self._stop is not None)
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Close the part file as it is."""
+        self.end_follow()
         if not self._is_abandoned:
             self._file.close()
+        with contextlib.suppress(OSError):  # the part is no complete file anyway
+            self._sync.end()
+
+    def end_follow(self) -> None:
+        """Take away the file in which the run could be read while it grew."""
+        if self._follow is not None:
+            self._follow.remove()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -181,8 +201,7 @@ class RunFile:
             if isinstance(error, OSError | RuntimeError):
                 self._is_abandoned = True
                 keep_for_ever(self)
-            else:
-                self.close()
+            self.close()
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> SettingsError:
@@ -193,9 +212,9 @@ class RunFile:
             "directory, then have the run's documents written again"
         )
 
-    def announcement(self, path: Path) -> FileReady:
-        """Say that the file is there."""
-        return _file_ready(path, self.start, self._shapes, self.problems)
+    def announcement(self, path: Path, digest: str) -> FileReady:
+        """Say that the file is there; `digest` is its checksum."""
+        return _file_ready(path, self.start, self._shapes, self.problems, digest)
 
     def _open_stream(self, descriptor: Document) -> None:
         name = str(descriptor.get("name") or "primary")
@@ -215,6 +234,9 @@ class RunFile:
             self.problems.append(
                 f"event {event.get('uid')}: without data or descriptor; it is only among the documents"
             )
+        elif large:
+            with self._writing():
+                stream.append(event, large)
         else:
             stream.append(event, large)
 
@@ -240,6 +262,7 @@ class RunFile:
         set_attributes(self._file, {"file_name": self.place.name})
         self._file.flush()
         self._file.close()
+        self._sync.end()
 
     def _apply_layouts(self, stop: Document) -> None:
         for where, layout in self._layouts.items():
@@ -322,19 +345,20 @@ def announce_again(path: Path, start: Document) -> FileReady:
             if isinstance(signal, h5py.Dataset):  # not a broken link
                 shapes[f"/entry/data/{data.attrs['signal']}"] = list(signal.shape)
         texts = [str(text) for text in problems.asstr()[()]] if isinstance(problems, h5py.Dataset) else []
-    return _file_ready(path, start, shapes, texts)
+    return _file_ready(path, start, shapes, texts, checksum(path))
 
 
-def _file_ready(path: Path, start: Document, shapes: dict[str, list[int]], problems: list[str]) -> FileReady:
-    number = start.get("scan_id")
+def _file_ready(
+    path: Path, start: Document, shapes: dict[str, list[int]], problems: list[str], digest: str
+) -> FileReady:
     return FileReady(
         run_uid=str(start["uid"]),
-        scan_id=number if isinstance(number, int) else 0,
+        scan_id=scan_number(start),
         writer="nexus",
         path=str(path),
         size=path.stat().st_size,
         time=time.time(),
         shapes=shapes,
         problems=problems,
-        checksum=checksum(path),
+        checksum=digest,
     )

@@ -1,6 +1,6 @@
 """One stream of a run as columns in `/entry/streams/<stream>`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -58,9 +58,12 @@ class StreamTable:
         self._seq_num = GrowingDataset(group, "seq_num", Column("integer"), {})
         self._stamps = group.create_group("timestamps")
         self._stamps.attrs["NX_class"] = "NXcollection"
+        self._newest: int | None = None
+        """`seq_num` of the last event in the file."""
+        self._missing = self._repeated = 0
         self._waiting: list[Document] = []
         self.waiting_bytes = 0
-        """Of large arrays in memory, about."""
+        """Of large arrays since the last `flush`, about."""
         self.has_pages = False
         """Whether events came in pages, as flyers give them."""
         set_attributes(group, {"NX_class": "NXcollection", "stream": name})
@@ -74,6 +77,11 @@ class StreamTable:
     def is_aside(self) -> bool:
         """Whether this stands beside the scan's own data: baseline and monitors."""
         return self.name == "baseline" or self.is_monitor
+
+    @property
+    def label(self) -> str:
+        """Name of its group."""
+        return str(self.group.name).rpartition("/")[2]
 
     @property
     def rows(self) -> int:
@@ -116,13 +124,22 @@ class StreamTable:
         }
 
     def append(self, event: Document, large: Collection[str]) -> None:
-        """Take an event; it is in memory until `flush`. `large` names the data that are large arrays."""
-        if large:  # copied, since a device may fill the same array again
-            copies = {key: np.array(value) if isinstance(value, np.ndarray) else value
-                      for key in large if (value := event["data"].get(key)) is not None}  # fmt: skip
-            event = {**event, "data": {**event["data"], **copies}}
-            self.waiting_bytes += sum(8 * elements(value) for value in copies.values())
+        """Take an event; it is in memory until `flush`, but for frames, which are written at once.
+
+        `large` names the data that are large arrays.
+        """
+        if large:
+            kept = {key: self._kept(key, value) for key in large if (value := event["data"].get(key)) is not None}
+            event = {**event, "data": {**event["data"], **kept}}
         self._waiting.append(event)
+
+    def _kept(self, key: str, value: Any) -> Any:
+        """Write a frame, if all before it are; else copy it, since a device may fill the same array again."""
+        self.waiting_bytes += value.nbytes if isinstance(value, np.ndarray) else 8 * elements(value)
+        column = self.columns.get(key)
+        if column is not None and column.rows == self.rows + len(self._waiting) and column.write_frame(value):
+            return None
+        return np.array(value) if isinstance(value, np.ndarray) else value
 
     def flush(self, *, is_last: bool = False) -> None:
         """Append what came to the datasets."""
@@ -140,21 +157,37 @@ class StreamTable:
             if column.rows < before:  # a column that came late
                 column.append([None] * (before - column.rows))
                 stamp.append([None] * (before - stamp.rows))
-            column.append([row.get(key) for row in rows], is_last=is_last)
+            written = column.rows - before  # frames
+            column.append([row.get(key) for row in rows[written:]], is_last=is_last)
             stamp.append([row.get(key) for row in stamps], is_last=is_last)
         self._time.append([_number(event.get("time")) for event in events], is_last=is_last)
-        self._seq_num.append([_count(event.get("seq_num")) for event in events], is_last=is_last)
+        seq_nums = [_count(event.get("seq_num")) for event in events]
+        self._seq_num.append(seq_nums, is_last=is_last)
+        self._check(seq_nums)
+
+    def _check(self, seq_nums: list[int]) -> None:
+        """Count what is missing and what came twice."""
+        steps = np.diff(seq_nums if self._newest is None else [self._newest, *seq_nums])
+        self._missing += int((steps - 1)[steps > 1].sum())
+        self._repeated += int((steps <= 0).sum())
+        self._newest = seq_nums[-1]
 
     def problems(self) -> list[str]:
         """Say how what is stored differs from what came."""
         found = [f"{self.name}/{key}: {note}" for key, column in self.columns.items() for note in column.notes]
-        seq_nums = self.seq_nums()
-        steps = np.diff(seq_nums)
-        if missing := int((steps - 1)[steps > 1].sum()):
-            found.append(f"{self.name}: {missing} events are missing, by their seq_num")
-        if repeated := int((steps <= 0).sum()):
-            found.append(f"{self.name}: {repeated} events repeat a seq_num")
+        if self._missing:
+            found.append(f"{self.name}: {self._missing} events are missing, by their seq_num")
+        if self._repeated:
+            found.append(f"{self.name}: {self._repeated} events repeat a seq_num")
         return found
+
+    def datasets(self) -> Iterator[tuple[str, GrowingDataset]]:
+        """Give all that grows with the stream, by its path in the group; those of a data key in one order."""
+        yield "seq_num", self._seq_num
+        yield "time", self._time
+        for key, column in self.columns.items():
+            yield self.names[key], column
+            yield f"timestamps/{self.names[key]}", self.timestamps[key]
 
     def seq_nums(self) -> np.ndarray:
         """Give `seq_num` of every row."""
@@ -163,6 +196,11 @@ class StreamTable:
     def times(self) -> np.ndarray:
         """Give the time of every row, seconds since 1970."""
         return np.array([], np.float64) if self._time.dataset is None else self._time.dataset[()]
+
+    @property
+    def moments(self) -> h5py.Dataset | None:
+        """What `times` reads, for streams that are long."""
+        return self._time.dataset
 
     def _path(self, key: str) -> str:
         return f"{self.group.name}/{self.names[key]}"

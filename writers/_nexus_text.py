@@ -1,12 +1,10 @@
 """Names, times, JSON and attributes as NeXus files hold them."""
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -14,11 +12,11 @@ import numpy as np
 
 __all__ = [
     "Names",
-    "checksum",
     "decode",
     "encode",
     "iso_time",
     "plain_text",
+    "scan_number",
     "seconds",
     "set_attributes",
     "write_value",
@@ -74,6 +72,12 @@ def plain_text(value: Any) -> str:
 def seconds(value: Any) -> float:
     """Give a document's time, seconds since 1970; 0 for what is none."""
     return float(value) if isinstance(value, int | float) and 0 <= value < 1e11 else 0.0
+
+
+def scan_number(start: Mapping[str, Any]) -> int:
+    """Give the scan number of a start document; 0 if it has none."""
+    number = start.get("scan_id")
+    return number if isinstance(number, int) else 0
 
 
 def iso_time(moment: float) -> str:
@@ -152,9 +156,3 @@ def write_value(group: h5py.Group, name: str, value: Any, attributes: Mapping[st
         dataset.attrs["encoding"] = "json"
     set_attributes(dataset, attributes or {})
     return dataset
-
-
-def checksum(path: Path) -> str:
-    """Give the SHA-256 of a file, with the name of the method before it."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

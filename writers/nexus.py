@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +13,11 @@ from bec_bluesky.documents import AnalysisResult, Document, Emit, FileReady, Run
 from bec_bluesky.errors import SettingsError
 from writers._disk import MIN_FREE, Room
 from writers._file_steps import FileSteps, steps_of
+from writers._nexus_checksum import Checksums
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
 from writers._nexus_external import ExternalFiles
+from writers._nexus_follow import FollowFile
 from writers._nexus_layout import LayoutRun, load_layout
 from writers._nexus_lost import OpenFiles, PartFile
 from writers._nexus_place import FileIndex, Place
@@ -42,6 +45,10 @@ class NexusWriter(RunCallback):
     The file grows under a hidden name, which ends in `.part`, and gets its own when the run has ended and all is on the
     disk. Deviations (values of mixed types, a detector's file that is not there) are said in the file at
     `/entry/run/problems`, in the `FileReady` that is emitted, and as an alarm.
+
+    With `follow` a run that takes longer than a second can be read while it goes on: in `<name>.<uid>.follow.h5`, where
+    its file will be, by h5py with `swmr=True`. A `FileGrowing` is emitted when that is there, and it goes away when the
+    run's own file has come.
 
     `classes` gives devices their NeXus class by patterns of their names (`{"ring*" = "NXsource"}`); others have the one
     that they hint at, or that belongs to a label in `device_file` (motors, detectors, monitors, sources, slits,
@@ -80,6 +87,7 @@ class NexusWriter(RunCallback):
         file_checksums: bool = False,
         layouts: Iterable[str] = (),
         after: Iterable[dict[str, Any]] = (),
+        follow: bool = True,
     ) -> None:
         super().__init__(emit=emit)
         self._root = Path(directory).expanduser().absolute()
@@ -94,8 +102,12 @@ class NexusWriter(RunCallback):
         self._room = Room(self._root, warn_free)
         self._steps = FileSteps(self._root, steps_of(list(after)), moved=self._move, tell=self._tell_of_step)
         self._layouts = {where: load_layout(where) for where in layouts}
+        self._with_follow = follow
         self._ending: dict[str, RunFile] = {}
         """Runs that got their stop document, and wait for what comes late."""
+        self._checksums = Checksums()
+        self._unannounced: dict[str, tuple[RunFile, Path, Future[str]]] = {}
+        """Complete files under their own names, until their checksums are there."""
         self._failed: dict[str, SettingsError | OSError] = {}
         """Of those, the ones whose files could not be completed, until that was told."""
         self._is_ticked = False
@@ -103,13 +115,14 @@ class NexusWriter(RunCallback):
     def open_run(self, start: Document) -> RunSink | None:
         """Begin a file; None if the run has one already. Raises SettingsError if none can be written."""
         uid = str(start["uid"])
-        if self.holds(uid):
+        if self.holds(uid) or uid in self._unannounced:
             return None
         earlier = self.open_runs.get(uid)
         ending = earlier.file if isinstance(earlier, _Run) else self._ending.pop(uid, None)
         if ending is not None:
             ending.close()
         place = Place(self._root, self._template, start, min_free=self._min_free)
+        place.remove_follow()  # what a killed process left
         if (published := place.find()) is not None:  # killed before it was announced
             self.emit(announce_again(published, start))
             self._index.add(uid, published)
@@ -122,13 +135,14 @@ class NexusWriter(RunCallback):
         if self.owner:
             self._begun.add(uid, place.part, self.owner)
         external = ExternalFiles(self._root, place.folder, with_checksums=self._file_checksums)
-        return _Run(self, RunFile(start, place, external, self._classes, self._layouts))
+        follow = FollowFile(place, start, self.emit) if self._with_follow else None
+        return _Run(self, RunFile(start, place, external, self._classes, self._layouts, follow))
 
     def unfinished(self) -> list[str]:
         """Give the runs of this owner that have a part file and are not open here."""
         found: list[str] = []
         for uid, part in self._begun.of(self.owner).items() if self.owner else ():
-            if uid in self.open_runs or uid in self._ending:
+            if uid in self.open_runs or uid in self._ending or uid in self._unannounced:
                 continue
             if self.holds(uid) or not (part.exists() or part.with_suffix(".before").exists()):
                 self._begun.remove(uid)
@@ -215,6 +229,7 @@ class NexusWriter(RunCallback):
                 _log.error("%s", error, extra={"run": str(file.start["uid"])})
 
         self._complete_due()
+        self._announce_due()
 
     def take_result(self, result: AnalysisResult) -> None:
         """Take what an analysis found, for the run's file."""
@@ -253,6 +268,9 @@ class NexusWriter(RunCallback):
         for file in self._ending.values():
             file.close()
         self._ending.clear()
+        self._announce_due()
+        self._checksums.close()
+        self._unannounced.clear()
         for file in self._open_files():
             try:
                 file.flush()
@@ -263,20 +281,35 @@ class NexusWriter(RunCallback):
         super().close()
 
     def _publish(self, file: RunFile) -> None:
-        """Complete a file, give it its name, and announce it."""
-        file.complete()
-        path = file.place.publish()
-        ready = file.announcement(path)
-        steps = self._steps.plan(ready.run_uid, path, file.start, self.owner)
-        self.emit(ready)
-        if not file.is_lost:
-            self._index.add(ready.run_uid, path)
-        self._begun.remove(ready.run_uid)
-        self._steps.begin(steps)
-        for problem in ready.problems:
-            _log.warning("%s: %s", path.name, problem, extra={"run": ready.run_uid})
-        for problem in _alarms(ready):
-            self.emit(problem)
+        """Complete a file, give it its name, and announce it with its checksum, soon if that takes a while."""
+        try:
+            file.complete()
+            path = file.place.publish()
+        finally:
+            file.end_follow()
+        self._unannounced[str(file.start["uid"])] = (file, path, self._checksums.of(path))
+        self._announce_due(wait=not self._is_ticked)
+
+    def _announce_due(self, *, wait: bool = False) -> None:
+        for uid, (file, path, digest) in list(self._unannounced.items()):
+            if not wait and not digest.done():
+                continue
+            del self._unannounced[uid]
+            try:
+                ready = file.announcement(path, digest.result())
+            except OSError as error:  # somebody took it away
+                self._failed[uid] = error
+                continue
+            steps = self._steps.plan(uid, path, file.start, self.owner)
+            self.emit(ready)
+            if not file.is_lost:
+                self._index.add(uid, path)
+            self._begun.remove(uid)
+            self._steps.begin(steps)
+            for problem in ready.problems:
+                _log.warning("%s: %s", path.name, problem, extra={"run": uid})
+            for problem in _alarms(ready):
+                self.emit(problem)
 
     def _watch_room(self, run_uid: str) -> None:
         if (text := self._room.shortage()) is not None:

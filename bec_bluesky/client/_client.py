@@ -35,7 +35,7 @@ from bec_bluesky.documents import Runs, find_catalog
 from bec_bluesky.errors import BusError, NoReplyError, RefusedError
 from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import DeviceHolder, DeviceInfo
-from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, RunOpened
+from bec_bluesky.messages.products import AnalysisResult, FileGrowing, FileReady, Point, RunOpened
 from bec_bluesky.messages.queue import MAIN_QUEUE, ControlRun, GetStatus, PlanInfo, RequestBody, ScanServerStatus
 from bec_bluesky.proxy import DeviceLink, StopReport
 from bec_bluesky.settings import Settings, load
@@ -357,10 +357,28 @@ class Client:
 
     def files(self, run: str | int = -1) -> list[FileReady]:
         """Give the files and catalogue entries of a run that are complete."""
-        opened = self.find_run(run)
-        files = [file for _, file in self._loop.call(read_all(self.bus, FILES)) if file.run_uid == opened.run_uid]
+        files = [message for message in self._file_messages(run) if isinstance(message, FileReady)]
         moved = {file.moved_from for file in files}
         return [file for file in files if file.path not in moved]
+
+    def growing_file(self, run: str | int = -1) -> str:
+        """Give the path of the file in which a run can be read while it goes on, by h5py with `swmr=True`.
+
+        Raises RefusedError if there is none: it comes some second after the run began, and goes away at its end.
+        """
+        growing: dict[str, str] = {}
+        for message in self._file_messages(run):
+            if isinstance(message, FileGrowing):
+                growing[message.writer] = message.path
+            else:
+                growing.pop(message.writer, None)
+        if not growing:
+            raise RefusedError(f"no file of run {run!r} is growing; `files()` has those that are complete", "no_file")
+        return next(iter(growing.values()))
+
+    def _file_messages(self, run: str | int) -> list[FileGrowing | FileReady]:
+        uid = self.find_run(run).run_uid
+        return [message for _, message in self._loop.call(read_all(self.bus, FILES)) if message.run_uid == uid]
 
     def runs(self) -> list[RunOpened]:
         """Give the runs that are known on Redis, newest first."""

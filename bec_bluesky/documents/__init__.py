@@ -19,7 +19,7 @@ from bec_bluesky.documents._prefix import file_prefix
 from bec_bluesky.documents._replay import replay
 from bec_bluesky.documents._retrieval import open_catalog
 from bec_bluesky.documents._runs import Run, Runs, timestamp
-from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, Product, RunProblem
+from bec_bluesky.messages.products import AnalysisResult, FileGrowing, FileReady, Point, Product, RunProblem
 
 __all__ = [
     "AnalysisResult",
@@ -28,6 +28,7 @@ __all__ = [
     "DocumentJournal",
     "DocumentMender",
     "Emit",
+    "FileGrowing",
     "FileReady",
     "Point",
     "Product",

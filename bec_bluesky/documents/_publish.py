@@ -8,7 +8,7 @@ from bec_bluesky.bus import Bus
 from bec_bluesky.channels import FILES, LATEST_POINT, POINTS, RESULTS
 from bec_bluesky.errors import BusError, StreamGapError
 from bec_bluesky.log import logger
-from bec_bluesky.messages.products import AnalysisResult, FileReady, Point, Product, RunProblem
+from bec_bluesky.messages.products import AnalysisResult, FileGrowing, FileReady, Point, Product, RunProblem
 
 __all__ = ["Alarm", "Publisher"]
 
@@ -66,7 +66,7 @@ class Publisher:
                 await self._publish_point(product)
             case AnalysisResult():
                 await self._bus.append(RESULTS, product, run=product.run_uid)
-            case FileReady():
+            case FileReady() | FileGrowing():
                 await self._bus.append(FILES, product)
             case RunProblem():
                 text = f"{product.source}: {product.text}"

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from bec_bluesky.messages.common import Message
 
-__all__ = ["AnalysisResult", "FileReady", "Point", "Product", "RunClosed", "RunOpened", "RunProblem"]
+__all__ = ["AnalysisResult", "FileGrowing", "FileReady", "Point", "Product", "RunClosed", "RunOpened", "RunProblem"]
 
 
 class RunOpened(Message, frozen=True, kw_only=True, tag="run_opened"):
@@ -95,6 +95,16 @@ class FileReady(Message, frozen=True, kw_only=True, tag="file_ready"):
     """Where it was when it was announced first, if it has been moved since."""
 
 
+class FileGrowing(Message, frozen=True, kw_only=True, tag="file_growing"):
+    """A file in which a run can be read while it goes on; it is gone when its writer's `FileReady` is there."""
+
+    run_uid: str
+    scan_id: int
+    writer: str
+    path: str
+    time: float
+
+
 class RunProblem(Message, frozen=True, kw_only=True, tag="run_problem"):
     """Something about a run that a person should know; it becomes an alarm."""
 
@@ -105,4 +115,4 @@ class RunProblem(Message, frozen=True, kw_only=True, tag="run_problem"):
     level: Literal["info", "warning", "error"] = "warning"
 
 
-Product = Point | AnalysisResult | FileReady | RunProblem
+Product = Point | AnalysisResult | FileGrowing | FileReady | RunProblem

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from bec_bluesky.channels import FILES, RUNS, Channel
-from bec_bluesky.messages.products import FileReady, RunClosed, RunOpened
+from bec_bluesky.messages.products import FileGrowing, FileReady, RunClosed, RunOpened
 from bec_bluesky.scihub._connectors import Connector, LogbookFile
 from bec_bluesky.scihub._journal import Entry, Journal
 from bec_bluesky.service import Service
@@ -69,7 +69,9 @@ class SciHub(Service):
         facts = self._journal.run_facts(message.run_uid)
         return Entry(f"{message.run_uid}:closed", "run_closed", message.run_uid, facts)
 
-    def _file(self, message: FileReady) -> Entry:
+    def _file(self, message: FileGrowing | FileReady) -> Entry | None:
+        if isinstance(message, FileGrowing):
+            return None
         self._journal.file(message.run_uid, message.writer, message.path, message.size, message.problems)
         facts = msgspec.to_builtins(message)
         return Entry(f"{message.run_uid}:{message.writer}", "file_ready", message.run_uid, facts)

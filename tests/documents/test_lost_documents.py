@@ -58,9 +58,13 @@ async def lose(bus: Bus, *runs: str) -> None:
         await bus.delete(DOCUMENTS, run=run)
 
 
+async def files_ready(bus: Bus) -> list[FileReady]:
+    return [message for _, message in await bus.read(FILES) if isinstance(message, FileReady)]
+
+
 async def file_of(bus: Bus, run: str) -> FileReady:
     async def ready() -> list[FileReady]:
-        return [message for _, message in await bus.read(FILES) if message.run_uid == run]
+        return [each for each in await files_ready(bus) if each.run_uid == run]
 
     await until(ready, 20.0)
     (message,) = await ready()
@@ -130,7 +134,7 @@ async def test_documents_that_come_after_all_make_a_file_of_their_own(bus: Bus, 
         before = content(first.path)
         await publish(bus, documents)  # its worker had kept them
         await until(lambda: bus.fields(STORED, run=uid), 20.0)
-        files = [message for _, message in await bus.read(FILES)]
+        files = await files_ready(bus)
     assert content(first.path) == before, "nothing is overwritten"
     assert [message.run_uid for message in files] == [uid, uid]
     assert list(read_documents(files[1].path)) == documents

@@ -213,7 +213,7 @@ async def torment(settings: Settings, seed: int, kills: int, within: float) -> N
             assert await close_lost_run(bus, beam.lost, "its worker died", token=0)
             await until_stored(bus, [beam.lost])
         runs = {uid: await documents_of(bus, uid) for uid in beam.uids}
-        announced = [message for _, message in await bus.read(FILES, count=100_000)]
+        announced = [each for _, each in await bus.read(FILES, count=100_000) if isinstance(each, FileReady)]
         for uid, documents in runs.items():
             assert documents[-1][0] == "stop"
             await judge_points(bus, uid, documents)

@@ -18,7 +18,7 @@ from tiled.client import from_uri
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import ALARMS, DOCUMENTS, FILES, POINTS, STORED
-from bec_bluesky.documents import CatalogAddress, RunCallback, read_documents, write_documents
+from bec_bluesky.documents import CatalogAddress, FileReady, RunCallback, read_documents, write_documents
 from bec_bluesky.errors import SettingsError
 from bec_bluesky.messages import unpack
 from bec_bluesky.settings import Settings
@@ -190,9 +190,12 @@ async def test_bad_input_is_stored_in_the_nearest_form_and_said(
     assert {alarm.run for alarm in alarms} <= {uid}
     if said:
         assert any(said in alarm.text for alarm in alarms), [alarm.text for alarm in alarms]
-        ready = [message for _, message in await sinks.read(FILES) if message.run_uid == uid]
+        told = [message for _, message in await sinks.read(FILES) if isinstance(message, FileReady)]
+        ready = [message for message in told if message.run_uid == uid]
         for writer in ("nexus", "nxsas"):
-            (problems,) = [message.problems for message in ready if message.writer == writer]
+            (problems,) = [
+                message.problems for message in ready if message.writer == writer and isinstance(message, FileReady)
+            ]
             assert any(said in problem for problem in problems), problems
 
 
