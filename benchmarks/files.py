@@ -4,8 +4,8 @@
 
 Compared in one run, on the same disk, with h5py used as in its introduction: a row a time into resizable data sets, and
 frames of 2 MB with a chunk each. Both get the same values; the sides alternate, and the best of the repeats is shown.
-The writer also keeps timestamps, all documents and units, makes the tree of NeXus, brings all to the disk (h5py does so
-in a third column only), and computes a checksum.
+The writer also keeps timestamps, all documents and units, makes the tree of NeXus, brings all to the disk (frames by
+h5py are measured with and without that), and computes a checksum.
 """
 
 import argparse
