@@ -47,6 +47,8 @@ class FollowFile:
         self._emit = emit
         self._copies: dict[str, StreamCopy] = {}
         """The newest of each stream."""
+        self._open: list[StreamCopy] = []
+        """All that have a file open, from before it is made on."""
         self._numbers: dict[str, int] = {}
         """Files that each stream has needed."""
         self._linked: list[ExternalFrames] = []
@@ -66,14 +68,19 @@ class FollowFile:
     def remove(self) -> None:
         """Close it and take it away; who has it open can read on. Never raises."""
         self._is_over = True
-        for copy in self._copies.values():
+        for copy in list(self._open):
             try:
-                copy.close()
+                self._close(copy)
             except (OSError, RuntimeError) as error:
                 _log.warning("%s: %s", copy.path, error, extra={"run": self._start["uid"]})
                 keep_for_ever(copy)
         self._copies.clear()
+        self._open.clear()
         self._place.remove_follow()
+
+    def _close(self, copy: StreamCopy) -> None:
+        copy.close()
+        self._open.remove(copy)
 
     def _update(self, streams: Mapping[str, StreamTable], external: ExternalFiles) -> None:
         copies = dict(self._copies)
@@ -88,7 +95,7 @@ class FollowFile:
         self._copies, self._linked = copies, linked
         self._write_links(streams, external)
         for copy in replaced:  # the files stay until the end: somebody may have the links to them
-            copy.close()
+            self._close(copy)
 
     def _extended(self, copy: StreamCopy | None, stream: StreamTable) -> StreamCopy:
         lengths = copy.text_lengths if copy is not None else {}
@@ -98,16 +105,19 @@ class FollowFile:
                 raise ValueError(f"the columns of {stream.name} changed more than {_MOST_COPIES} times")
             lengths = lengths if copy is None else copy.text_lengths
             if copy is not None and copy is not self._copies.get(stream.name):
-                copy.close()
+                self._close(copy)
             path = self._place.follow_folder / f"{stream.label}.{number}.h5"
             path.parent.mkdir(exist_ok=True)
-            copy = StreamCopy(path, stream, lengths)
+            copy = StreamCopy(path, lengths)
+            self._open.append(copy)
+            copy.begin(stream)
         return copy
 
     def _write_links(self, streams: Mapping[str, StreamTable], external: ExternalFiles) -> None:
-        self._place.follow_folder.mkdir(exist_ok=True)
+        """Make the file that people open: in memory, so that HDF5 never meets the disk with it."""
         path = self._place.follow_folder / "links.h5"
-        with h5py.File(path, "w", libver="latest") as file:
+        path.parent.mkdir(exist_ok=True)
+        with h5py.File("links", "w", libver="latest", driver="core", backing_store=False) as file:
             write_root(file, time.time())
             set_attributes(file, {"follows": self._place.name})
             entry = file.create_group("entry")
@@ -122,6 +132,9 @@ class FollowFile:
                         group[member] = h5py.ExternalLink(f"{path.parent.name}/{copy.path.name}", member)
             for frames in self._linked:
                 self._link_frames(streams[frames.stream], groups, frames, external)
+            file.flush()
+            image = file.id.get_file_image()
+        path.write_bytes(image)
         path.replace(self._place.follow)
         if not self._is_announced:
             self._is_announced = True
@@ -158,10 +171,11 @@ class FollowFile:
         text = f"{self._place.follow.name}, to follow the run, is given up: {reason}"
         _log.warning(text, exc_info=None if number else error, extra={"run": uid})
         self._is_over = True
-        copies, self._copies = self._copies, {}
-        for copy in copies.values():
+        for copy in self._open:
             keep_for_ever(copy)
             with contextlib.suppress(OSError):  # its space is wanted for the run's own file, though it stays open
                 os.truncate(copy.path, 0)
+        self._copies.clear()
+        self._open.clear()
         self._place.remove_follow()
         self._emit(RunProblem(run_uid=uid, source="nexus", text=text))

@@ -25,24 +25,29 @@ _COUNT = "seq_num"
 
 
 class StreamCopy:
-    """One file of columns: made with what the stream has, then extended by the rows that came."""
+    """One file of columns: `begin` makes it with what the stream has, `extend` copies the rows that came."""
 
-    def __init__(self, path: Path, stream: StreamTable, text_lengths: Mapping[str, int]) -> None:
+    def __init__(self, path: Path, text_lengths: Mapping[str, int]) -> None:
         self.path = path
         self.text_lengths = dict(text_lengths)
         """{path of a column of texts: bytes}"""
         self.left_out: list[str] = []
         """Names of columns whose values are too large."""
-        self._sources = _sources(stream)
+        self._sources: dict[str, h5py.Dataset] = {}
         """What the run's file has, as it was when this one was made."""
         self._columns: dict[str, tuple[h5py.Dataset, h5py.Dataset]] = {}
         """{path: (where the run's file has it, where it is here)}"""
         self._rows = 0
-        self._file = h5py.File(path, "x", libver="latest", rdcc_nbytes=_CHUNK_BYTES)
-        self._file.create_group("timestamps")
+        self._file: h5py.File | None = None
+
+    def begin(self, stream: StreamTable) -> None:
+        """Make the file, which must not be there, without rows."""
+        self._sources = _sources(stream)
+        self._file = file = h5py.File(self.path, "x", libver="latest", rdcc_nbytes=_CHUNK_BYTES)
+        file.create_group("timestamps")
         for member, column in stream.datasets():
-            self._add(member, column)
-        self._file.swmr_mode = True
+            self._add(file, member, column)
+        file.swmr_mode = True
 
     @property
     def members(self) -> list[str]:
@@ -58,6 +63,7 @@ class StreamCopy:
         """Copy what the stream has got, and let readers see it; False if a text is too long for this file."""
         if stream.rows == self._rows:
             return True
+        assert self._file is not None
         for path in self._columns:
             if path != _COUNT and not self._copy(path, stream.rows):
                 return False
@@ -71,9 +77,10 @@ class StreamCopy:
         """Close the file; raises OSError or RuntimeError if that fails."""
         self._columns.clear()
         self._sources.clear()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
-    def _add(self, path: str, column: GrowingDataset) -> None:
+    def _add(self, file: h5py.File, path: str, column: GrowingDataset) -> None:
         if (source := column.dataset) is None:
             return
         dtype = source.dtype
@@ -85,7 +92,7 @@ class StreamCopy:
             return
         rows = max(1, min(_MOST_CHUNK_ROWS, _CHUNK_BYTES // max(1, row_bytes)))
         shape = source.shape[1:]
-        target = self._file.create_dataset(
+        target = file.create_dataset(
             path, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *(max(1, each) for each in shape))
         )
         set_attributes(target, column.attributes)

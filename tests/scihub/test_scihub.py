@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import FILES, RUNS
-from bec_bluesky.messages.products import FileReady, RunClosed, RunOpened
+from bec_bluesky.messages.products import FileGrowing, FileReady, RunClosed, RunOpened
 from bec_bluesky.scihub import Entry, LogbookFile, SciHub
 from bec_bluesky.settings import Settings
 
@@ -48,6 +48,7 @@ async def until(condition: Callable[[], object], timeout: float = 15.0) -> None:
 
 async def one_run(bus: Bus, uid: str) -> None:
     await bus.append(RUNS, RunOpened(run_uid=uid, scan_id=3, time=1.0, plan_name="scan", user="ann"))
+    await bus.append(FILES, FileGrowing(run_uid=uid, scan_id=3, writer="nexus", path="/f.follow.h5", time=1.5))
     await bus.append(RUNS, RunClosed(run_uid=uid, time=2.0, exit_status="success", documents=5))
     await bus.append(FILES, FileReady(run_uid=uid, scan_id=3, writer="nexus", path="/f.nxs", size=1, time=2.0))
 
