@@ -18,20 +18,14 @@ import numpy as np
 from bec_bluesky.documents import Document, DocumentMender, Emit, FileReady, RunCallback, RunSink, file_prefix
 from bec_bluesky.errors import SettingsError
 from writers._disk import MIN_FREE, check_space, keep_for_ever
-from writers._nexus_column import GrowingDataset
-from writers._nexus_text import Names, set_attributes, write_value
+from writers._nexus_text import Names, write_value
 from writers._nxsas_definition import complete, entry_of, missing
 from writers._nxsas_frames import FramesOfRun
+from writers._nxsas_geometry import geometry
+from writers._nxsas_stream import BATCH_BYTES, StreamColumns, add_units
 from writers._nxsas_tree import copy_document, lay, merged, technique_trees
-from writers._tiled_column import Column
 
 __all__ = ["NXsasWriter", "Serializer", "export", "geometry"]
-
-_BATCH = 500
-"""Events in memory, at most."""
-_BATCH_BYTES = 16 * 2**20
-"""Of arrays in events in memory, at most (and one page)."""
-_METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "micron": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
 
 
 def export(
@@ -71,7 +65,7 @@ class Serializer(event_model.DocumentRouter):
         self._file: h5py.File | None = None
         self._is_complete = False
         self._start: Document = {}
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, StreamColumns] = {}
         self._frames = FramesOfRun()
 
     @property
@@ -111,8 +105,8 @@ class Serializer(event_model.DocumentRouter):
         descriptors = self._group("descriptors")
         if name not in descriptors:
             copy_document(doc, descriptors.create_group(name))
-            _add_units(descriptors[name], doc)
-            stream = _Stream(self._group("events").create_group(name), self._frames)
+            add_units(descriptors[name], doc)
+            stream = StreamColumns(self._group("events").create_group(name), self._frames)
         else:  # the same stream, declared again
             stream = next(each for each in self._streams.values() if each.name == name)
         stream.declare(doc)
@@ -191,89 +185,6 @@ class Serializer(event_model.DocumentRouter):
         os.link(self._part, self._path)  # unlike a rename, it never replaces a file
         self._part.unlink()
         self._is_complete = True
-
-
-class _Stream:
-    """The events of one stream, below `/bluesky/events/<stream>`."""
-
-    def __init__(self, group: h5py.Group, frames: FramesOfRun) -> None:
-        group.attrs["NX_class"] = "NXcollection"
-        self.name = str(group.name).rpartition("/")[2]
-        self.descriptors: dict[str, Document] = {}
-        self.last_time = 0.0
-        self._frames = frames
-        self._groups = {part: group.create_group(part) for part in ("data", "timestamps")}
-        for part in self._groups.values():
-            part.attrs["NX_class"] = "NXcollection"
-        self._columns: dict[tuple[str, str], GrowingDataset] = {}
-        self._names = Names()
-        self._waiting: dict[tuple[str, str], list[Any]] = {}
-        self._rows = self._bytes = 0
-        self._count = 0
-        """Events so far."""
-        for key in ("time", "seq_num"):
-            self._columns["", key] = GrowingDataset(group, key, Column("number" if key == "time" else "integer"), {})
-
-    def declare(self, descriptor: Document) -> None:
-        self.descriptors[descriptor["uid"]] = descriptor
-        for key, described in (descriptor.get("data_keys") or {}).items():
-            name = self._names[key]
-            if ("data", key) not in self._columns:
-                attributes = {"units": described.get("units") or None, "data_key": key if key != name else None}
-                column = Column.declared(dict(described))
-                self._columns["data", key] = GrowingDataset(self._groups["data"], name, column, attributes)
-                self._columns["timestamps", key] = GrowingDataset(
-                    self._groups["timestamps"], name, Column("number"), {"units": "s"}
-                )
-
-    def append(self, page: Document) -> None:
-        descriptor = self.descriptors[page["descriptor"]]
-        for key, values in page["data"].items():
-            described = descriptor["data_keys"].get(key) or {}
-            is_outside = "external" in described
-            if is_outside and sum(self._frames.add_event(key, value, descriptor) for value in values):
-                continue
-            if ("data", key) in self._columns:
-                self._padded(("data", key)).extend(values)
-                self._padded(("timestamps", key)).extend(page["timestamps"].get(key) or [None] * len(values))
-                self._bytes += sum(getattr(value, "nbytes", 0) for value in values)
-        for key in ("time", "seq_num"):
-            self._waiting.setdefault(("", key), []).extend(page[key])
-        self._rows += len(page["time"])
-        self._count += len(page["time"])
-        self.last_time = max(self.last_time, *page["time"])
-        if self._rows >= _BATCH or self._bytes > _BATCH_BYTES:
-            self.flush()
-
-    def _padded(self, where: tuple[str, str]) -> list[Any]:
-        """Give what waits of a column, with None for the events that had no value of it."""
-        values = self._waiting.setdefault(where, [])
-        values += [None] * (self._count - self._columns[where].rows - len(values))
-        return values
-
-    def problems(self) -> Iterable[str]:
-        """Say how what is stored differs from what came."""
-        for (part, key), column in self._columns.items():
-            if part == "data":
-                yield from (f"{self.name}/{key}: {note}" for note in column.notes)
-
-    def flush(self) -> None:
-        for where, column in self._columns.items():
-            if column.rows or where in self._waiting:
-                self._padded(where)
-        waiting, self._waiting = self._waiting, {}
-        self._rows = self._bytes = 0
-        for where, values in waiting.items():
-            self._columns[where].append(values)
-
-
-def _add_units(kept: Any, descriptor: Document) -> None:
-    """Give the configuration values their units, which stand beside them in the descriptor."""
-    for device, configuration in (descriptor.get("configuration") or {}).items():
-        for key, described in (configuration.get("data_keys") or {}).items():
-            found = kept.get(f"configuration/{Names()[device]}/data/{Names()[key]}")
-            if isinstance(found, h5py.Dataset):
-                set_attributes(found, {"units": described.get("units") or None})
 
 
 class NXsasWriter(RunCallback):
@@ -384,7 +295,7 @@ class _Sink:
         if self._failure is not None:
             raise self._failure
         try:
-            check_space(self._folder, _BATCH_BYTES, self._min_free)
+            check_space(self._folder, BATCH_BYTES, self._min_free)
             yield
         except SettingsError as error:
             self.serializer.abandon()
@@ -418,45 +329,3 @@ def _file_ready(path: Path, run_uid: str, scan_id: Any, problems: list[str]) -> 
         time=time.time(),
         problems=problems,
     )
-
-
-def geometry(path: str | Path) -> dict[str, Any]:
-    """Read the geometry of an NXsas file as pyFAI's PONI: `pyFAI.load(geometry("run.h5"))`; lengths are in metres.
-
-    The detector stands at right angles to the beam. Raises KeyError for a file that lacks what NXsas requires.
-    """
-    with h5py.File(path, "r") as file:
-        entry = file[str(file.attrs["default"])]
-        assert isinstance(entry, h5py.Group)
-        by_class = {group.attrs.get("NX_class"): group for group in _groups(entry)}
-        detector, monochromator = by_class["NXdetector"], by_class["NXmonochromator"]
-        pixel1, pixel2 = _metres(detector, "y_pixel_size"), _metres(detector, "x_pixel_size")
-        shape: Any = detector["data"].shape  # pyright: ignore[reportAttributeAccessIssue]  # a dataset, by definition
-        return {
-            "poni_version": 2,
-            "detector": "Detector",
-            "detector_config": {"pixel1": pixel1, "pixel2": pixel2, "max_shape": list(shape[-2:])},
-            "dist": _metres(detector, "distance"),
-            "poni1": _metres(detector, "beam_center_y") if "beam_center_y" in detector else 0.0,
-            "poni2": _metres(detector, "beam_center_x") if "beam_center_x" in detector else 0.0,
-            "rot1": 0.0,
-            "rot2": 0.0,
-            "rot3": 0.0,
-            "wavelength": _metres(monochromator, "wavelength"),
-        }
-
-
-def _groups(parent: h5py.Group) -> Iterable[h5py.Group]:
-    for member in parent.values():
-        if isinstance(member, h5py.Group):
-            yield member
-            yield from _groups(member)
-
-
-def _metres(group: h5py.Group, name: str) -> float:
-    dataset: Any = group[name]
-    units = str(dataset.attrs.get("units", "m"))
-    if units not in _METRES and units.lower() not in _METRES:
-        raise SettingsError(f"{dataset.name} is in {units!r}, which is no length that is known here: {list(_METRES)}")
-    value = dataset[()]
-    return float(value if dataset.shape == () else value.flat[0]) * _METRES.get(units, _METRES.get(units.lower(), 1.0))
