@@ -51,7 +51,9 @@ class RunNotTakenError(BecBlueskyError):
 class _Run:
     """One run: its documents, and how far they are in the catalogue."""
 
-    def __init__(self, start: Document, wake: threading.Event, is_loaded: threading.Event) -> None:
+    def __init__(
+        self, start: Document, came: threading.Event, wake: threading.Event, is_loaded: threading.Event
+    ) -> None:
         self.uid = str(start["uid"])
         self.scan_id = int(start.get("scan_id") or 0)
         self.journal = DocumentJournal()
@@ -60,6 +62,7 @@ class _Run:
         self.is_written = False
         self.failures = 0
         self.not_before = 0.0
+        self._came = came
         self._wake = wake
         self._is_loaded = is_loaded
         self._place = 0
@@ -75,8 +78,11 @@ class _Run:
         if name == "stop":
             self.is_sealed = True
             self._wake.set()
+            self._came.set()
             # once a process, if at all: a script may end now, and an interpreter that ends imports no more
             self._is_loaded.wait(_LOADING)
+        elif not self._came.is_set():
+            self._came.set()
 
     def advance(self, server: TiledServer) -> None:
         """Write what has come; raises what the server or the documents are to blame for, then `begin_again()`."""
@@ -145,7 +151,7 @@ class _Run:
 class TiledWriter(RunCallback):
     """Puts each run into a Tiled catalogue: live, complete, and once.
 
-    A thread of its own writes every `flush_every` seconds. A server that is absent, slow or restarted is waited for:
+    A thread of its own writes what comes, at most once in `flush_every` seconds. A server that is absent is waited for:
     the documents of every unfinished run are kept, and a run whose writing broke off is deleted and written again from
     its start document. A run that is complete in the catalogue is left alone.
 
@@ -175,7 +181,10 @@ class TiledWriter(RunCallback):
         self._flush_every = flush_every
         self._patience = patience
         self._lock = threading.Condition()
+        self._came = threading.Event()
+        """A document came."""
         self._wake = threading.Event()
+        """What is there is written at once."""
         self._is_loaded = threading.Event()
         self._waiting: dict[str, _Run] = {}
         self._written: dict[str, None] = {}
@@ -198,7 +207,7 @@ class TiledWriter(RunCallback):
             self._refused.pop(uid, None)  # fed again: another attempt
             if known is not None:
                 known.journal.close()
-            run = self._waiting[uid] = _Run(start, self._wake, self._is_loaded)
+            run = self._waiting[uid] = _Run(start, self._came, self._wake, self._is_loaded)
         self._start_thread()
         return run
 
@@ -231,7 +240,7 @@ class TiledWriter(RunCallback):
 
         False if that took longer than `timeout` seconds, or if a run was given up.
         """
-        self._wake.set()
+        self._hurry()
         with self._lock:
             is_done = self._lock.wait_for(lambda: not any(run.is_sealed for run in self._waiting.values()), timeout)
             return is_done and not self._refused
@@ -241,7 +250,7 @@ class TiledWriter(RunCallback):
         thread = self._thread
         if thread is not None:
             self._is_closing = True
-            self._wake.set()
+            self._hurry()
             thread.join(self._patience)
         with self._lock:
             left = list(self._waiting.values())
@@ -251,6 +260,10 @@ class TiledWriter(RunCallback):
         if any(run.is_sealed for run in left):
             _log.warning("not in the catalogue: %s", ", ".join(run.uid for run in left if run.is_sealed))
         super().close()
+
+    def _hurry(self) -> None:
+        self._wake.set()
+        self._came.set()
 
     def _start_thread(self) -> None:
         with self._lock:
@@ -269,9 +282,13 @@ class TiledWriter(RunCallback):
             importlib.import_module("writers._tiled_run")
             self._is_loaded.set()
             busy = time.monotonic()
+            began = 0.0
             while True:
-                self._wake.wait(self._flush_every)
+                self._came.wait(self._flush_every)  # not for ever: what was put off comes by itself
+                self._wake.wait(max(0.0, began + self._flush_every - time.monotonic()))
+                self._came.clear()
                 self._wake.clear()
+                began = time.monotonic()
                 is_closing = self._is_closing
                 with self._lock:
                     runs = list(self._waiting.values())
