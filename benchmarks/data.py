@@ -200,11 +200,12 @@ def point_delays(on_redis: OnRedis, run: tuple[Documents, Documents, Documents])
     return found
 
 
-def echo(settings: Settings, uid: str) -> None:
+def echo(settings: Settings, uid: str, is_ready: Any) -> None:
     """Write a point for each event: what the way through a process and Redis takes by itself."""
     client = redis.Redis.from_url(settings.redis_url or "")
     source, target = (channel.key(settings.beamline, run=uid) for channel in (DOCUMENTS, POINTS))
     last = "0-0"
+    is_ready.set()
     while True:
         answer: Any = client.xread({source: last}, block=1000)
         for number, fields in answer[0][1] if answer else ():
@@ -222,9 +223,13 @@ def echo_delays(settings: Settings, points: int) -> list[float]:
     settings = settings.with_(beamline="echo")
     on_redis = OnRedis(settings)
     run = run_of(points)
-    process = multiprocessing.get_context("spawn").Process(target=echo, args=(settings, run[0][0][1]["uid"]))
+    spawning = multiprocessing.get_context("spawn")
+    is_ready = spawning.Event()
+    process = spawning.Process(target=echo, args=(settings, run[0][0][1]["uid"], is_ready))
     process.start()
     try:
+        if not is_ready.wait(60.0):
+            raise SystemExit("the process that echoes does not start")
         return point_delays(on_redis, run)
     finally:
         process.join(5.0)
