@@ -20,7 +20,7 @@ from bec_bluesky.documents import (
     RunSink,
     find_catalog,
 )
-from bec_bluesky.errors import BecBlueskyError
+from bec_bluesky.errors import BecBlueskyError, SettingsError
 from writers._tiled_names import StoredNames
 from writers._tiled_server import ServerAbsent, TiledServer
 
@@ -171,7 +171,7 @@ class TiledWriter(RunCallback):
         patience: float = 5.0,
         emit: Emit | None = None,
     ) -> None:
-        """Take the server's address, such as `http://127.0.0.1:8265/tiled`; none: the API of BEC_BLUESKY_DATA_DIR.
+        """Take the server's address, such as `http://127.0.0.1:8265/tiled`; none: what the settings say.
 
         `emit` is called from the writer's thread.
         """
@@ -338,7 +338,10 @@ class TiledWriter(RunCallback):
     def _find_server(self) -> TiledServer:
         if self._uri:
             return TiledServer(self._uri, self._key)
-        address = find_catalog()
+        try:
+            address = find_catalog()
+        except SettingsError as error:  # as good as absent, until somebody mends it
+            raise ServerAbsent(str(error)) from error
         if address is None:
             raise ServerAbsent("no Tiled server of this data directory answers: `bec-bluesky up` starts one")
         return TiledServer(address.uri, address.api_key)
