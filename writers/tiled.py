@@ -7,35 +7,25 @@ import logging
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import httpx
 
 from bec_bluesky.documents import (
+    AnalysisResult,
     Document,
-    DocumentJournal,
     Emit,
-    FileReady,
     RunCallback,
     RunSink,
     find_catalog,
 )
 from bec_bluesky.errors import BecBlueskyError, SettingsError
-from writers._tiled_names import StoredNames
+from writers._tiled_pending import PendingRun
 from writers._tiled_server import ServerAbsent, TiledServer
-
-if TYPE_CHECKING:
-    from writers._tiled_run import Columns, RunTables
 
 __all__ = ["RunNotTakenError", "TiledWriter"]
 
 _log = logging.getLogger(__name__)
-_BATCH = 1_000
-"""Documents written at once, at most."""
-_OPERATION = 15.0
-"""Seconds within which the requests for one batch must have begun."""
-_LOADING = 15.0
-"""Seconds within which Tiled's client is imported."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
 _LINGER = 2.0
 """Seconds without a run after which the thread ends; the next run starts another."""
@@ -46,106 +36,6 @@ _ATTEMPTS = 6
 
 class RunNotTakenError(BecBlueskyError):
     """The server answers and does not take a run, however often it is tried."""
-
-
-class _Run:
-    """One run: its documents, and how far they are in the catalogue."""
-
-    def __init__(
-        self, start: Document, came: threading.Event, wake: threading.Event, is_loaded: threading.Event
-    ) -> None:
-        self.uid = str(start["uid"])
-        self.scan_id = int(start.get("scan_id") or 0)
-        self.journal = DocumentJournal()
-        self.is_sealed = False
-        """Whether its stop document is in the journal."""
-        self.is_written = False
-        self.failures = 0
-        self.not_before = 0.0
-        self._came = came
-        self._wake = wake
-        self._is_loaded = is_loaded
-        self._place = 0
-        self._is_there_already = False
-        self._columns: Columns = {}
-        self._tables: RunTables | None = None
-        self._normalizer: Any = None
-        self._names = StoredNames()
-
-    def __call__(self, name: str, doc: Document) -> None:
-        """Keep a document; the thread writes it."""
-        self.journal.append(name, doc)
-        if name == "stop":
-            self.is_sealed = True
-            self._wake.set()
-            self._came.set()
-            # once a process, if at all: a script may end now, and an interpreter that ends imports no more
-            self._is_loaded.wait(_LOADING)
-        elif not self._came.is_set():
-            self._came.set()
-
-    def advance(self, server: TiledServer) -> None:
-        """Write what has come; raises what the server or the documents are to blame for, then `begin_again()`."""
-        from writers._tiled_run import ColumnsChanged
-
-        server.allow(_OPERATION)
-        if self._tables is None:
-            self._begin(server)
-        end = self.journal.size  # what comes meanwhile waits for the next time: a flush costs the same for any number
-        while self._place < end:
-            server.allow(_OPERATION)
-            documents, place = self.journal.read(self._place, _BATCH)
-            try:
-                self._write(documents)
-            except ColumnsChanged as change:
-                _log.info("written again, since %s", change, extra={"run": self.uid})
-                self.begin_again()
-                self._columns = change.columns
-                self._begin(server)
-                continue
-            self._place = place
-            self.is_written = documents[-1][0] == "stop"
-
-    def begin_again(self) -> None:
-        """Forget what was written: the next `advance()` starts from the start document."""
-        if self._tables is not None:
-            self._columns = self._tables.columns
-        self._tables = None
-        self._place = 0
-
-    def _begin(self, server: TiledServer) -> None:
-        from writers._tiled_run import QuickNormalizer, RunTables
-
-        state = server.state(self.uid)
-        self._is_there_already = state == "complete"
-        if state == "partial":
-            server.delete(self.uid)
-        self._tables = RunTables(server.client, self._columns)
-        self._normalizer = QuickNormalizer()
-        self._normalizer.subscribe(self._tables)
-
-    def _write(self, documents: list[tuple[str, dict[str, Any]]]) -> None:
-        if self._is_there_already or self._tables is None:
-            return
-        for name, doc in documents:
-            self._normalizer(name, self._names(name, doc))
-        self._tables.flush()
-
-    def product(self, uri: str) -> FileReady:
-        """Announce the run in the catalogue; `size` is that of its documents."""
-        shapes: dict[str, list[int]] = {}
-        if self._tables is not None:
-            shapes = {stream: [rows] for stream, rows in self._tables.rows.items() if rows} | self._tables.frames
-        return FileReady(
-            run_uid=self.uid,
-            scan_id=self.scan_id,
-            writer="tiled",
-            path=f"{uri}/metadata/{self.uid}",
-            size=self.journal.size,
-            time=time.time(),
-            shapes=shapes,
-            kind="catalogue",
-        )
 
 
 class TiledWriter(RunCallback):
@@ -160,6 +50,7 @@ class TiledWriter(RunCallback):
     """
 
     required: ClassVar[bool] = True
+    wants_results: ClassVar[bool] = True
     is_offline: ClassVar[bool] = False
 
     def __init__(
@@ -169,6 +60,7 @@ class TiledWriter(RunCallback):
         *,
         flush_every: float = 0.2,
         patience: float = 5.0,
+        wait_for_results: float = 0.2,
         emit: Emit | None = None,
     ) -> None:
         """Take the server's address, such as `http://127.0.0.1:8265/tiled`; none: what the settings say.
@@ -180,13 +72,15 @@ class TiledWriter(RunCallback):
         self._key = api_key
         self._flush_every = flush_every
         self._patience = patience
+        self._wait_for_results = wait_for_results
+        self._is_ticked = False
         self._lock = threading.Condition()
         self._came = threading.Event()
         """A document came."""
         self._wake = threading.Event()
         """What is there is written at once."""
         self._is_loaded = threading.Event()
-        self._waiting: dict[str, _Run] = {}
+        self._waiting: dict[str, PendingRun] = {}
         self._written: dict[str, None] = {}
         self._refused: dict[str, str] = {}
         """{run: why it was given up}"""
@@ -207,7 +101,7 @@ class TiledWriter(RunCallback):
             self._refused.pop(uid, None)  # fed again: another attempt
             if known is not None:
                 known.journal.close()
-            run = self._waiting[uid] = _Run(start, self._came, self._wake, self._is_loaded)
+            run = self._waiting[uid] = PendingRun(start, self._came, self._wake, self._is_loaded)
         self._start_thread()
         return run
 
@@ -230,8 +124,16 @@ class TiledWriter(RunCallback):
             raise RunNotTakenError(self._refused[run_uid])
         return self.holds(run_uid)
 
+    def take_result(self, result: AnalysisResult) -> None:
+        """Take what an analysis found, for the run's metadata."""
+        with self._lock:
+            run = self._waiting.get(result.run_uid)
+            if run is not None:
+                run.take_result(result)
+
     def tick(self) -> None:
         """Load Tiled's client before the first run needs it."""
+        self._is_ticked = True
         if not self._is_warm:
             self._start_thread()
 
@@ -309,7 +211,7 @@ class TiledWriter(RunCallback):
                 self._server = None
             self._thread = None
 
-    def _advance(self, runs: list[_Run], *, is_closing: bool) -> None:
+    def _advance(self, runs: list[PendingRun], *, is_closing: bool) -> None:
         now = time.monotonic()
         if now < self._not_before and not is_closing:
             return
@@ -319,7 +221,9 @@ class TiledWriter(RunCallback):
             self._lose_server(error)
             return
         for run in runs:
-            if run.not_before > now and not is_closing:
+            if not is_closing and (
+                run.not_before > now or (self._is_ticked and run.awaits_results(self._wait_for_results))
+            ):
                 continue
             try:
                 run.advance(server)
@@ -355,7 +259,7 @@ class TiledWriter(RunCallback):
         self._not_before = time.monotonic() + self._delay
         self._delay = min(2 * self._delay, _LONGEST_DELAY)
 
-    def _put_off(self, run: _Run, error: Exception) -> None:
+    def _put_off(self, run: PendingRun, error: Exception) -> None:
         """Try it again later: what the server could not do now it may do soon; but not for ever."""
         run.failures += 1
         run.not_before = time.monotonic() + 0.5 * 2**run.failures
@@ -367,12 +271,12 @@ class TiledWriter(RunCallback):
         _remember(self._refused, run.uid, text)
         self._forget(run)
 
-    def _finish(self, run: _Run, server: TiledServer) -> None:
+    def _finish(self, run: PendingRun, server: TiledServer) -> None:
         self.emit(run.product(server.uri))
         _remember(self._written, run.uid, None)
         self._forget(run)
 
-    def _forget(self, run: _Run) -> None:
+    def _forget(self, run: PendingRun) -> None:
         with self._lock:
             if self._waiting.get(run.uid) is run:
                 del self._waiting[run.uid]
