@@ -82,6 +82,14 @@ class Settings(BaseSettings):
         pattern="^postgresql://",
         description="postgresql://user:password@host/database for the catalogue's metadata and tables; none: SQLite",
     )
+    tiled_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s@?#]+$",
+        description="http:// or https:// of a Tiled server that keeps the runs; none: one is served by the API",
+    )
+    tiled_key_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        default=None, description="file with the key of that server; none: TILED_API_KEY of the environment"
+    )
     accelerations: str = Field(
         default="all",
         description="changes that make the RunEngine faster: all, none, names, or names with '-' that stay off",
@@ -127,6 +135,11 @@ class Settings(BaseSettings):
         return load(**(self.model_dump() | changes))  # pyright: ignore[reportReturnType]  # load() returns Settings
 
 
+def _shown(value: object) -> str:
+    """Show what was given, without the password or key that may be in an address."""
+    return re.sub(r"(?<=://)[^/\s]*@|(?<=api_key=)[^&'\s]*", "…", repr(value))
+
+
 def load(**given: object) -> Settings:
     """Read the settings: `given` ones, then the environment, then defaults.
 
@@ -136,6 +149,7 @@ def load(**given: object) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # pyright: ignore[reportArgumentType]  # checked by pydantic
     except ValidationError as error:
         lines = [
-            f"BEC_BLUESKY_{'.'.join(map(str, e['loc'])).upper()}={e['input']!r}: {e['msg']}" for e in error.errors()
+            f"BEC_BLUESKY_{'.'.join(map(str, e['loc'])).upper()}={_shown(e['input'])}: {e['msg']}"
+            for e in error.errors()
         ]
         raise SettingsError("; ".join(lines)) from None

@@ -28,10 +28,11 @@ from bec_bluesky.scan_server.worker._engine import Engine
 from bec_bluesky.scan_server.worker._progress import ProgressMeter
 from bec_bluesky.scan_server.worker._publisher import DocumentPublisher
 from bec_bluesky.scan_server.worker._scan_numbers import ScanNumbers
+from bec_bluesky.settings import Settings
 from benchmarks import benchmark_devices
 from tests.proxy.canonical import Canonical
 
-__all__ = ["Cell", "Chain", "Home", "Measured", "Side"]
+__all__ = ["Cell", "Chain", "Devices", "Home", "Measured", "Side"]
 
 Devices = Mapping[str, Any]
 _DEADLINE = 60.0
@@ -94,25 +95,26 @@ class Chain:
     """The worker's RunEngine with proxies; a run is over when its documents are on Redis."""
 
     def __init__(
-        self, url: str, beamline: str, number: int, read_ahead: bool, accelerations: Collection[str] | None
+        self, settings: Settings, number: int, read_ahead: bool, accelerations: Collection[str] | None
     ) -> None:
         self._documents: list[Any] = []
         self._control = ControlThread()
         self._control.__enter__()
         self._engine = Engine({}, self._take_scan_id)
         accelerate(self._engine, only=accelerations)
-        self._control.call(self._open(url, beamline, read_ahead))
+        self._control.call(self._open(settings, read_ahead))
         progress = ProgressMeter()
         for callback in (self._publisher, progress, lambda *document: self._documents.append(document)):
             self._engine.subscribe(callback)
         self._at_events: list[int] = []
         self._engine.subscribe(lambda *_: self._at_events.append(self._link.operations.round_trips), "event")
-        self._engine.set_hooks(waiting=progress.wait_for, state=lambda *_: None)
+        self._engine.set_hooks(waiting=progress.wait_for, state=lambda *_: None, suspended=lambda _: None)
         self._wait_for_devices(set(benchmark_devices.names(number)))
 
-    async def _open(self, url: str, beamline: str, read_ahead: bool) -> None:
-        self._bus = await Bus(url, beamline).__aenter__()
-        self._numbers = ScanNumbers(self._bus)
+    async def _open(self, settings: Settings, read_ahead: bool) -> None:
+        beamline = settings.beamline
+        self._bus = await Bus(settings.redis_url or "", beamline).__aenter__()
+        self._numbers = ScanNumbers(self._bus, settings.scan_number)
         self._publisher = DocumentPublisher(
             self._bus.address,
             beamline,

@@ -50,7 +50,7 @@ def bundler() -> Take:
     return ScanBundler(emit=lambda _: None)
 
 
-class _Run:
+class BenchmarkRun:
     """Composes one run's documents by hand: event_model's compose functions would take longer than what is measured."""
 
     def __init__(self) -> None:
@@ -105,8 +105,8 @@ class _Run:
         }
 
 
-def begun(make: Callable[[], Take]) -> tuple[_Run, Take]:
-    run, take = _Run(), make()
+def begun(make: Callable[[], Take]) -> tuple[BenchmarkRun, Take]:
+    run, take = BenchmarkRun(), make()
     for name, doc in run.head:
         take(name, doc)
     return run, take

@@ -147,7 +147,7 @@ def main() -> int:
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as directory, private_system(Path(directory)) as settings:
         url = settings.redis_url or ""
-        chain = (Chain, url, settings.beamline, number, not options.no_read_ahead, chosen(options.accelerations))
+        chain = (Chain, settings, number, not options.no_read_ahead, chosen(options.accelerations))
         with device_server(settings, number) as devices, Side(Home, number) as home, Side(*chain) as remote:
             redis_pid = redis.Redis.from_url(url).info("server")["process_id"]
             pids = {"devices": devices, "redis": redis_pid}

@@ -68,6 +68,12 @@ class RunTables(_RunWriter):
         self.flush()  # upstream's stop leaves the cache of stream datums as it is: they would be written twice
         super().stop(doc)
 
+    def put_results(self, results: list[dict[str, Any]]) -> None:
+        """Put what analyses found into the run's metadata, beside its start document; it replaces what was there."""
+        if self.root_node is None:
+            raise RuntimeError("the start document comes before results")
+        self.root_node.update_metadata(metadata={"results": results}, drop_revision=True)
+
     def flush(self) -> None:
         """Write what has come since the last time; raises ColumnsChanged if it does not fit."""
         for stream, rows in self._internal_data_cache.items():

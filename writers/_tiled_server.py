@@ -5,9 +5,9 @@ from typing import Any, Literal, Self
 
 import httpx
 
-from bec_bluesky.documents import is_lost
+from bec_bluesky.documents import api_uri, is_lost
 
-__all__ = ["ServerAbsent", "TiledServer", "api_uri"]
+__all__ = ["ServerAbsent", "TiledServer"]
 
 _TIMEOUT = httpx.Timeout(10.0, connect=2.0)
 _NOT_NOW = (502, 503, 504)
@@ -15,12 +15,6 @@ _NOT_NOW = (502, 503, 504)
 
 class ServerAbsent(ConnectionError):
     """The server does not answer, or did not within the time that was given to it."""
-
-
-def api_uri(uri: str) -> str:
-    """Give the address of the API, with `/api/v1`, for the address of a server."""
-    uri = uri.rstrip("/")
-    return uri if "/api/v1" in uri else f"{uri}/api/v1"
 
 
 class TiledServer:

@@ -7,36 +7,26 @@ import logging
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import httpx
 
 from bec_bluesky.documents import (
+    AnalysisResult,
     Document,
-    DocumentJournal,
     Emit,
     FileReady,
     RunCallback,
     RunSink,
     find_catalog,
-    is_lost,
 )
-from bec_bluesky.errors import BecBlueskyError
-from writers._tiled_names import StoredNames
+from bec_bluesky.errors import BecBlueskyError, SettingsError
+from writers._tiled_pending import PendingRun, catalogued
 from writers._tiled_server import ServerAbsent, TiledServer
-
-if TYPE_CHECKING:
-    from writers._tiled_run import Columns, RunTables
 
 __all__ = ["RunNotTakenError", "TiledWriter"]
 
 _log = logging.getLogger(__name__)
-_BATCH = 1_000
-"""Documents written at once, at most."""
-_OPERATION = 15.0
-"""Seconds within which the requests for one batch must have begun."""
-_LOADING = 15.0
-"""Seconds within which Tiled's client is imported."""
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
 _LINGER = 2.0
 """Seconds without a run after which the thread ends; the next run starts another."""
@@ -49,97 +39,10 @@ class RunNotTakenError(BecBlueskyError):
     """The server answers and does not take a run, however often it is tried."""
 
 
-class _Run:
-    """One run: its documents, and how far they are in the catalogue."""
-
-    def __init__(self, start: Document, wake: threading.Event, is_loaded: threading.Event) -> None:
-        self.uid = str(start["uid"])
-        self.scan_id = int(start.get("scan_id") or 0)
-        self.journal = DocumentJournal()
-        self.is_sealed = False
-        """Whether its stop document is in the journal."""
-        self.is_lost = False
-        """Whether that says that the run's own was lost."""
-        self.is_written = False
-        self.failures = 0
-        self.not_before = 0.0
-        self._wake = wake
-        self._is_loaded = is_loaded
-        self._place = 0
-        self._is_there_already = False
-        self._columns: Columns = {}
-        self._tables: RunTables | None = None
-        self._normalizer: Any = None
-        self._names = StoredNames()
-
-    def __call__(self, name: str, doc: Document) -> None:
-        """Keep a document; the thread writes it."""
-        self.journal.append(name, doc)
-        if name == "stop":
-            self.is_sealed, self.is_lost = True, is_lost(doc)
-            self._wake.set()
-            # once a process, if at all: a script may end now, and an interpreter that ends imports no more
-            self._is_loaded.wait(_LOADING)
-
-    def advance(self, server: TiledServer) -> None:
-        """Write what has come; raises what the server or the documents are to blame for, then `begin_again()`."""
-        from writers._tiled_run import ColumnsChanged
-
-        server.allow(_OPERATION)
-        if self._tables is None:
-            self._begin(server)
-        end = self.journal.size  # what comes meanwhile waits for the next time: a flush costs the same for any number
-        while self._place < end:
-            server.allow(_OPERATION)
-            documents, place = self.journal.read(self._place, _BATCH)
-            try:
-                self._write(documents)
-            except ColumnsChanged as change:
-                _log.info("written again, since %s", change, extra={"run": self.uid})
-                self.begin_again()
-                self._columns = change.columns
-                self._begin(server)
-                continue
-            self._place = place
-            self.is_written = documents[-1][0] == "stop"
-
-    def begin_again(self) -> None:
-        """Forget what was written: the next `advance()` starts from the start document."""
-        if self._tables is not None:
-            self._columns = self._tables.columns
-        self._tables = None
-        self._place = 0
-
-    def _begin(self, server: TiledServer) -> None:
-        from writers._tiled_run import QuickNormalizer, RunTables
-
-        state = server.state(self.uid)
-        self._is_there_already = state == "complete"
-        if state == "partial":
-            server.delete(self.uid)
-        self._tables = RunTables(server.client, self._columns)
-        self._normalizer = QuickNormalizer()
-        self._normalizer.subscribe(self._tables)
-
-    def _write(self, documents: list[tuple[str, dict[str, Any]]]) -> None:
-        if self._is_there_already or self._tables is None:
-            return
-        for name, doc in documents:
-            self._normalizer(name, self._names(name, doc))
-        self._tables.flush()
-
-    def product(self, uri: str) -> FileReady:
-        """Announce the run in the catalogue; `size` is that of its documents."""
-        shapes: dict[str, list[int]] = {}
-        if self._tables is not None:
-            shapes = {stream: [rows] for stream, rows in self._tables.rows.items() if rows} | self._tables.frames
-        return _file_ready(uri, self.uid, self.scan_id, size=self.journal.size, shapes=shapes)
-
-
 class TiledWriter(RunCallback):
     """Puts each run into a Tiled catalogue: live, complete, and once.
 
-    A thread of its own writes every `flush_every` seconds. A server that is absent, slow or restarted is waited for:
+    A thread of its own writes what comes, at most once in `flush_every` seconds. A server that is absent is waited for:
     the documents of every unfinished run are kept, and a run whose writing broke off is deleted and written again from
     its start document. A run that is complete in the catalogue is left alone.
 
@@ -148,6 +51,7 @@ class TiledWriter(RunCallback):
     """
 
     required: ClassVar[bool] = True
+    wants_results: ClassVar[bool] = True
     is_offline: ClassVar[bool] = False
 
     def __init__(
@@ -157,9 +61,10 @@ class TiledWriter(RunCallback):
         *,
         flush_every: float = 0.2,
         patience: float = 5.0,
+        wait_for_results: float = 0.2,
         emit: Emit | None = None,
     ) -> None:
-        """Take the server's address, such as `http://127.0.0.1:8265/tiled`; none: the API of BEC_BLUESKY_DATA_DIR.
+        """Take the server's address, such as `http://127.0.0.1:8265/tiled`; none: what the settings say.
 
         `emit` is called from the writer's thread.
         """
@@ -168,10 +73,15 @@ class TiledWriter(RunCallback):
         self._key = api_key
         self._flush_every = flush_every
         self._patience = patience
+        self._wait_for_results = wait_for_results
+        self._is_ticked = False
         self._lock = threading.Condition()
+        self._came = threading.Event()
+        """A document came."""
         self._wake = threading.Event()
+        """What is there is written at once."""
         self._is_loaded = threading.Event()
-        self._waiting: dict[str, _Run] = {}
+        self._waiting: dict[str, PendingRun] = {}
         self._written: dict[str, None] = {}
         self._refused: dict[str, str] = {}
         """{run: why it was given up}"""
@@ -192,7 +102,7 @@ class TiledWriter(RunCallback):
             self._refused.pop(uid, None)  # fed again: another attempt
             if known is not None:
                 known.journal.close()
-            run = self._waiting[uid] = _Run(start, self._wake, self._is_loaded)
+            run = self._waiting[uid] = PendingRun(start, self._came, self._wake, self._is_loaded)
         self._start_thread()
         return run
 
@@ -218,10 +128,18 @@ class TiledWriter(RunCallback):
     def announcements(self, run_uid: str) -> list[FileReady]:
         """Announce the run in the catalogue once more; raises ServerAbsent if that does not answer."""
         with contextlib.closing(self._find_server()) as server:
-            return [_file_ready(server.uri, run_uid, server.scan_id(run_uid))]
+            return [catalogued(server.uri, run_uid, server.scan_id(run_uid))]
+
+    def take_result(self, result: AnalysisResult) -> None:
+        """Take what an analysis found, for the run's metadata."""
+        with self._lock:
+            run = self._waiting.get(result.run_uid)
+            if run is not None:
+                run.take_result(result)
 
     def tick(self) -> None:
         """Load Tiled's client before the first run needs it."""
+        self._is_ticked = True
         if not self._is_warm:
             self._start_thread()
 
@@ -230,7 +148,7 @@ class TiledWriter(RunCallback):
 
         False if that took longer than `timeout` seconds, or if a run was given up.
         """
-        self._wake.set()
+        self._hurry()
         with self._lock:
             is_done = self._lock.wait_for(lambda: not any(run.is_sealed for run in self._waiting.values()), timeout)
             return is_done and not self._refused
@@ -240,7 +158,7 @@ class TiledWriter(RunCallback):
         thread = self._thread
         if thread is not None:
             self._is_closing = True
-            self._wake.set()
+            self._hurry()
             thread.join(self._patience)
         with self._lock:
             left = list(self._waiting.values())
@@ -250,6 +168,10 @@ class TiledWriter(RunCallback):
         if any(run.is_sealed for run in left):
             _log.warning("not in the catalogue: %s", ", ".join(run.uid for run in left if run.is_sealed))
         super().close()
+
+    def _hurry(self) -> None:
+        self._wake.set()
+        self._came.set()
 
     def _start_thread(self) -> None:
         with self._lock:
@@ -268,9 +190,13 @@ class TiledWriter(RunCallback):
             importlib.import_module("writers._tiled_run")
             self._is_loaded.set()
             busy = time.monotonic()
+            began = 0.0
             while True:
-                self._wake.wait(self._flush_every)
+                self._came.wait(self._flush_every)  # not for ever: what was put off comes by itself
+                self._wake.wait(max(0.0, began + self._flush_every - time.monotonic()))
+                self._came.clear()
                 self._wake.clear()
+                began = time.monotonic()
                 is_closing = self._is_closing
                 with self._lock:
                     runs = list(self._waiting.values())
@@ -291,7 +217,7 @@ class TiledWriter(RunCallback):
                 self._server = None
             self._thread = None
 
-    def _advance(self, runs: list[_Run], *, is_closing: bool) -> None:
+    def _advance(self, runs: list[PendingRun], *, is_closing: bool) -> None:
         now = time.monotonic()
         if now < self._not_before and not is_closing:
             return
@@ -301,7 +227,9 @@ class TiledWriter(RunCallback):
             self._lose_server(error)
             return
         for run in runs:
-            if run.not_before > now and not is_closing:
+            if not is_closing and (
+                run.not_before > now or (self._is_ticked and run.awaits_results(self._wait_for_results))
+            ):
                 continue
             try:
                 run.advance(server)
@@ -320,7 +248,10 @@ class TiledWriter(RunCallback):
     def _find_server(self) -> TiledServer:
         if self._uri:
             return TiledServer(self._uri, self._key)
-        address = find_catalog()
+        try:
+            address = find_catalog()
+        except SettingsError as error:  # as good as absent, until somebody mends it
+            raise ServerAbsent(str(error)) from error
         if address is None:
             raise ServerAbsent("no Tiled server of this data directory answers: `bec-bluesky up` starts one")
         return TiledServer(address.uri, address.api_key)
@@ -334,7 +265,7 @@ class TiledWriter(RunCallback):
         self._not_before = time.monotonic() + self._delay
         self._delay = min(2 * self._delay, _LONGEST_DELAY)
 
-    def _put_off(self, run: _Run, error: Exception) -> None:
+    def _put_off(self, run: PendingRun, error: Exception) -> None:
         """Try it again later: what the server could not do now it may do soon; but not for ever."""
         run.failures += 1
         run.not_before = time.monotonic() + 0.5 * 2**run.failures
@@ -346,33 +277,18 @@ class TiledWriter(RunCallback):
         _remember(self._refused, run.uid, text)
         self._forget(run)
 
-    def _finish(self, run: _Run, server: TiledServer) -> None:
+    def _finish(self, run: PendingRun, server: TiledServer) -> None:
         self.emit(run.product(server.uri))
         if not run.is_lost:
             _remember(self._written, run.uid, None)
         self._forget(run)
 
-    def _forget(self, run: _Run) -> None:
+    def _forget(self, run: PendingRun) -> None:
         with self._lock:
             if self._waiting.get(run.uid) is run:
                 del self._waiting[run.uid]
             self._lock.notify_all()
         run.journal.close()
-
-
-def _file_ready(
-    uri: str, run_uid: str, scan_id: int, *, size: int = 0, shapes: dict[str, list[int]] | None = None
-) -> FileReady:
-    return FileReady(
-        run_uid=run_uid,
-        scan_id=scan_id,
-        writer="tiled",
-        path=f"{uri}/metadata/{run_uid}",
-        size=size,
-        time=time.time(),
-        shapes=shapes or {},
-        kind="catalogue",
-    )
 
 
 def _remember(among: dict[str, Any], uid: str, value: Any) -> None:

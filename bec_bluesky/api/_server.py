@@ -6,10 +6,18 @@ import logging
 import socket
 from typing import TYPE_CHECKING, ClassVar
 
+from bec_bluesky.api._tiled_door import TiledElsewhere
 from bec_bluesky.api._tiled_profile import write_offline_profile, write_profile
 from bec_bluesky.bus import Caller
 from bec_bluesky.client import keeping_notes, open_device_access
-from bec_bluesky.documents import api_key, build_catalog_app, publish_address, withdraw_address
+from bec_bluesky.documents import (
+    CatalogAddress,
+    api_key,
+    build_catalog_app,
+    external_catalog,
+    publish_address,
+    withdraw_address,
+)
 from bec_bluesky.log import logger
 from bec_bluesky.people import CommandFile, PeopleBook
 from bec_bluesky.service import Service
@@ -30,7 +38,9 @@ class ApiServer(Service):
     """Serves status and devices over HTTP, and the catalogue of runs through Tiled.
 
     It answers `/healthz` within a second; Tiled, whose imports take two more, says 503 until it is there. The address
-    is in the heartbeat's facts (`url`; `tiled` once it answers) and in `api.json` of the data directory.
+    is in the heartbeat's facts (`url`; `tiled` once it answers) and in `api.json` of the data directory. Where the
+    settings name a Tiled server, none is loaded here, and `/tiled` sends clients there; whether it answers matters to
+    nobody here.
     """
 
     name: ClassVar[str] = "api"
@@ -39,6 +49,7 @@ class ApiServer(Service):
         super().__init__(settings)
         self._server: uvicorn.Server | None = None
         self._key = ""
+        self._external: CatalogAddress | None = None
         self._tiled_is_ready = asyncio.Event()
         self._tiled_is_done = asyncio.Event()
         self._tasks_to_await: list[asyncio.Task[None]] = []
@@ -47,6 +58,7 @@ class ApiServer(Service):
     async def start(self) -> None:
         """Listen, then load Tiled; raises SettingsError if the port is taken or the data directory cannot be used."""
         self._key = api_key(self.settings)
+        self._external = external_catalog(self.settings)
         listening = listen(self.settings.api_port, "BEC_BLUESKY_API_PORT")
         url = f"http://{HOST}:{listening.getsockname()[1]}"
         from bec_bluesky.api._app import TILED_PATH, LateApp, create_app
@@ -63,12 +75,16 @@ class ApiServer(Service):
         self._server = make_server(app)
         serving = self.spawn(self._serve(self._server, listening), "HTTP")
         self.facts = {"url": url}
-        loading = self.spawn(self._serve_catalog(late, TILED_PATH), "Tiled")
-        self._tasks_to_await = [serving, loading]
-        await self._tiled_is_ready.wait()
-        tiled = f"{url}{TILED_PATH}/api/v1"
+        self._tasks_to_await = [serving]
+        if self._external is None:
+            self._tasks_to_await.append(self.spawn(self._serve_catalog(late, TILED_PATH), "Tiled"))
+            await self._tiled_is_ready.wait()
+            tiled, key = f"{url}{TILED_PATH}/api/v1", self._key
+        else:
+            tiled, key = self._external.uri, self._external.api_key
+            late.app = TiledElsewhere(tiled)
         publish_address(self.settings, url=url, tiled=tiled)
-        write_profile(self.settings, tiled, self._key)
+        write_profile(self.settings, tiled, key)
         self.facts = {"url": url, "tiled": tiled}
         _log.info("HTTP API at %s, Tiled at %s", url, tiled)
 

@@ -1,7 +1,7 @@
 """Lets people read the catalogue with their own keys: Tiled itself knows only the key of the system."""
 
 import re
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi import status
 from fastapi.responses import JSONResponse
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bec_bluesky.people import PeopleBook
 
-__all__ = ["TiledDoor"]
+__all__ = ["TiledDoor", "TiledElsewhere"]
 
 _READING = "read:history"
 _WRITING = "admin:apikeys"
@@ -42,6 +42,35 @@ class TiledDoor:
         await self._app(scope, receive, send)
 
 
+class TiledElsewhere:
+    """Sends clients to the Tiled server that has the runs; they show it a key of its own, never one of ours."""
+
+    def __init__(self, uri: str) -> None:
+        """Take the address, with `/api/v1`."""
+        self._uri = uri.removesuffix("/api/v1")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with 307 and the same path there, without any key."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] != "http":
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        query = urlencode(_without_key(scope))
+        target = f"{self._uri}{quote(path)}" + (f"?{query}" if query else "")
+        moved = JSONResponse(
+            {"detail": f"the runs are at {self._uri}: ask there, with a key of that server"},
+            status_code=status.HTTP_307_TEMPORARY_REDIRECT,
+            headers={"Location": target},
+        )
+        await moved(scope, receive, send)
+
+
+def _without_key(scope: Scope) -> list[tuple[str, str]]:
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    return [(name, value) for name, value in query if name != "api_key"]
+
+
 def _shown(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -60,9 +89,8 @@ def _only_reads(scope: Scope) -> bool:
 
 def _with_key(scope: Scope, key: str) -> Scope:
     headers = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
-    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     return {
         **scope,
         "headers": [*headers, (b"authorization", f"Apikey {key}".encode())],
-        "query_string": urlencode([(name, value) for name, value in query if name != "api_key"]).encode(),
+        "query_string": urlencode(_without_key(scope)).encode(),
     }

@@ -23,7 +23,7 @@ def profile_name(settings: Settings) -> str:
 def write_profile(settings: Settings, uri: str, api_key: str) -> Path | None:
     """Let the profile point to the running server; None if the user's configuration cannot be written."""
     # Tiled drops an Authorization header that a profile gives; the key is taken out of the address at once
-    return _write(settings, {"uri": f"{uri}?api_key={api_key}"})
+    return _write(settings, {"uri": f"{uri}?api_key={api_key}" if api_key else uri})
 
 
 def write_offline_profile(settings: Settings, api_key: str) -> Path | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bec_bluesky.cli._parts import Part
-from bec_bluesky.cli._processes import Identity, identify
+from bec_bluesky.cli._processes import Identity, identify, step_back
 from bec_bluesky.errors import BecBlueskyError
 from bec_bluesky.log import logger
 
@@ -67,8 +67,7 @@ class Keeper:
             os.close(descriptor)
         self.identity = identify(self._process.pid)
         if self.part.niceness:
-            with contextlib.suppress(OSError):  # it may be gone already
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, self.part.niceness)
+            step_back(self._process.pid, self.part.niceness)
 
     async def keep(self, started: Callable[[], None]) -> None:
         """Watch the process, starting it again after a crash; `started` is called then.

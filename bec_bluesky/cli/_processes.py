@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Identity", "command_of", "end", "identify"]
+__all__ = ["Identity", "command_of", "end", "identify", "step_back"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,16 @@ def command_of(pid: int) -> str:
     except OSError:
         said = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
         return said.stdout.strip()
+
+
+def step_back(pid: int, niceness: int) -> None:
+    """Let a process that leads a session go after others that want the processor; harmless if it is gone.
+
+    Linux (sched_autogroup) compares processes of different sessions by the niceness of the session, not by their own.
+    """
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, niceness)
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 
 def end(processes: Iterable[Identity], *, grace: float) -> list[int]:

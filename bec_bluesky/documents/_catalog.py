@@ -7,6 +7,7 @@ Frames stay in the detectors' own files below `settings.files_dir`.
 
 import asyncio
 import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -92,13 +93,20 @@ def _prepare(settings: Settings) -> None:
         for directory in (settings.catalog_dir, settings.catalog_dir / "arrays", settings.files_dir):
             directory.mkdir(parents=True, exist_ok=True)
         if not settings.catalog_url:
-            _tables_file(settings).touch(mode=0o600)
-    except OSError as error:
+            _prepare_tables(_tables_file(settings))
+    except (OSError, sqlite3.Error) as error:
         raise SettingsError(
-            f"the catalogue directory {settings.catalog_dir} cannot be written ({error.strerror}): "
+            f"the catalogue directory {settings.catalog_dir} cannot be written ({error}): "
             "set BEC_BLUESKY_DATA_DIR to another one"
         ) from error
     asyncio.run(_initialize(_metadata_url(settings)))
+
+
+def _prepare_tables(path: Path) -> None:
+    """Make the file of the tables one in which readers and the writer do not wait for each other, as Tiled's own is."""
+    path.touch(mode=0o600)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 async def _initialize(url: str) -> None:

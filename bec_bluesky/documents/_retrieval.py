@@ -15,14 +15,19 @@ def open_catalog(settings: Settings, address: CatalogAddress | None = None) -> A
 
     `catalog[-1]` is the newest run, `catalog[12]` the newest with scan number 12, `catalog["3fa85"]` by the beginning
     of its uid; `catalog[-1]["primary"]["det"].read()` is a column. While the API runs it is asked; when it is down, the
-    same catalogue is opened here, read-only. `address` saves looking for the server. Raises SettingsError if there is
-    no catalogue yet.
+    same catalogue is opened here, read-only. With `settings.tiled_url` it is that server that is asked. `address` saves
+    looking for the server. Raises SettingsError if there is no catalogue yet, or nobody who answers for it.
     """
     address = address or find_catalog(settings)
     if address is not None:
         from tiled.client import from_uri
 
-        return from_uri(address.uri, api_key=address.api_key)
+        return from_uri(address.uri, api_key=address.api_key or None)
+    if settings.tiled_url is not None:
+        raise SettingsError(
+            f"the Tiled server {settings.tiled_url} does not answer, or does not take the key: ask again when it does, "
+            "or check BEC_BLUESKY_TILED_URL and BEC_BLUESKY_TILED_KEY_FILE"
+        )
     if not catalog_exists(settings):
         raise SettingsError(
             f"no run was ever catalogued in {settings.catalog_dir}: run `bec-bluesky up`, or set BEC_BLUESKY_DATA_DIR "

@@ -9,12 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+import msgspec
+
 from bec_bluesky.documents._address import CatalogAddress, find_catalog
 from bec_bluesky.documents._callback import Document
 from bec_bluesky.documents._export import export_run
 from bec_bluesky.documents._files import write_documents
 from bec_bluesky.documents._retrieval import open_catalog
 from bec_bluesky.errors import RefusedError, choices
+from bec_bluesky.messages.products import AnalysisResult
 from bec_bluesky.settings import Settings, load
 
 __all__ = ["Run", "Runs", "timestamp"]
@@ -60,6 +63,11 @@ class Run:
         """success, abort or fail; open without a stop document."""
         stop = self.stop
         return "open" if stop is None else str(stop.get("exit_status", "unknown"))
+
+    @property
+    def results(self) -> list[AnalysisResult]:
+        """What live analyses found, the newest of each; the final ones when the run has ended."""
+        return [msgspec.convert(each, AnalysisResult) for each in self.client.metadata.get("results") or ()]
 
     @property
     def streams(self) -> list[str]:

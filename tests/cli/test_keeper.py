@@ -59,6 +59,18 @@ async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
         await Keeper(part, {}, tmp_path, print).start()
 
 
+async def test_what_no_point_waits_for_goes_after_other_sessions(tmp_path: Path) -> None:
+    part = Part("part", (sys.executable, "-c", "import time; time.sleep(60)"), False, 0, False, niceness=10)
+    keeper = Keeper(part, dict(os.environ), tmp_path, print)
+    await keeper.start()
+    assert keeper.pid is not None
+    assert os.getpriority(os.PRIO_PROCESS, keeper.pid) == 10
+    autogroup = Path(f"/proc/{keeper.pid}/autogroup")
+    if autogroup.exists():  # noqa: ASYNC240  # /proc does not block; else niceness counts between sessions, too
+        assert autogroup.read_text().split()[-1] == "10"  # noqa: ASYNC240
+    await keeper.stop(hurry=asyncio.Event())
+
+
 async def test_what_ignores_the_stop_is_killed_after_its_grace_time(tmp_path: Path) -> None:
     said: list[str] = []
     keeper = keeper_of(STUBBORN, tmp_path, said, grace=0.2)

@@ -136,6 +136,8 @@ def test_every_way_of_reading_gives_the_same_numbers(stored: Stored) -> None:
         assert bl.data[stored.runs["scan"]].table()["det"].tolist() == expected  # whatever `v2` made of the catalogue
         assert run.table("baseline")["temperature"].tolist() == [21.5, 21.5]
         assert run.streams == ["primary", "baseline"]
+        (peak,) = [result for result in run.results if result.y == "det"]
+        assert (peak.analysis, peak.x, peak.final, peak.points) == ("peaks", "motor", True, 5)
         events = [document for name, document in run.documents() if name == "event"]
         assert [event["data"]["det"] for event in events if "det" in event["data"]] == expected
 

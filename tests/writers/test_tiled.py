@@ -25,7 +25,7 @@ from ophyd.sim import SynAxis, SynGauss
 from ophyd_async.sim import SimBlobDetector
 from tiled.client import from_uri
 
-from bec_bluesky.documents import CatalogAddress, FileReady, find_catalog
+from bec_bluesky.documents import AnalysisResult, CatalogAddress, FileReady, Run, find_catalog
 from bec_bluesky.documents._lost import LOST
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
@@ -358,6 +358,55 @@ def test_a_server_that_is_killed_in_mid_run_costs_no_row_and_doubles_none(
             assert stored["seq_num"].read().tolist() == list(range(1, 31))
             assert stored["gauss"].read().tolist() == column(documents, "gauss")
     writer.close()
+
+
+def test_what_analyses_find_is_stored_with_the_run(
+    run_engine: RunEngine, catalog: Any, address: CatalogAddress, motor: SynAxis, gauss: SynGauss
+) -> None:
+    _, documents = run(run_engine, bp.scan([gauss], motor, -1, 1, 4))
+    uid = documents[0][1]["uid"]
+    early, last = (
+        AnalysisResult(
+            run_uid=uid,
+            scan_id=1,
+            analysis="peaks",
+            x="motor",
+            y="gauss",
+            values={"center": center},
+            points=points,
+            final=points == 4,
+        )
+        for center, points in ((0.5, 3), (0.25, 4))
+    )
+    for _ in range(2):  # the second time from the start, as after a writer that was killed
+        writer = TiledWriter(address.uri, address.api_key, flush_every=0.02, wait_for_results=10.0)
+        writer.tick()  # hosted: there may be results
+        for name, doc in documents[:4]:
+            writer(name, doc)
+        writer.take_result(early)
+        until(lambda: results(catalog, uid) == [early])
+        writer.close()
+    writer = TiledWriter(address.uri, address.api_key, wait_for_results=10.0)
+    writer.tick()
+    for name, doc in documents:
+        writer(name, doc)
+    writer.take_result(early)
+    writer.take_result(last)
+    writer.take_result(early)
+    assert writer.wait()
+    writer.close()
+    stored = catalog[uid]
+    assert Run(stored).results == [last]
+    assert stored.metadata["stop"]["exit_status"] == "success"
+    assert list(stored) == ["primary"]
+    assert [name for name, _ in stored.documents()] == [name for name, _ in documents]
+
+
+def results(catalog: Any, uid: str) -> list[AnalysisResult]:
+    try:
+        return Run(catalog[uid]).results
+    except KeyError:
+        return []
 
 
 def rows(catalog: Any, uid: str) -> int:
