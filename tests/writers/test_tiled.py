@@ -299,6 +299,11 @@ def test_names_that_sql_refuses_are_stored_under_others(
     assert {name: table[stored[name]].values.tolist() for name in names} == {
         name: [float(n)] * 2 for n, name in enumerate(names)
     }
+    found = Run(catalog[uid])
+    assert set(found.columns()) == set(names)
+    table = found.table(columns=names[:4]).drop(columns="time")
+    assert table.to_dict("list") == {name: [float(n)] * 2 for n, name in enumerate(names[:4])}
+    assert set(found.xarray().data_vars) - {"seq_num"} == set(names)
 
 
 def test_a_run_that_the_server_never_takes_is_given_up(
