@@ -61,8 +61,8 @@ class PendingRun:
         """Keep a document; the thread writes it."""
         self.journal.append(name, doc)
         if name == "stop":
-            self.is_sealed = True
             self._sealed_at = time.monotonic()
+            self.is_sealed = True
             self._wake.set()
             self._came.set()
             # once a process, if at all: a script may end now, and an interpreter that ends imports no more
@@ -79,7 +79,8 @@ class PendingRun:
 
     def awaits_results(self, patience: float) -> bool:
         """Tell whether the run has ended, so many seconds have not passed, and an analysis may have a last word."""
-        if not self.is_sealed or (self._results and all(each.final for each in self._results.values())):
+        results = list(self._results.values())
+        if not self.is_sealed or (results and all(each.final for each in results)):
             return False
         return time.monotonic() < self._sealed_at + patience
 
