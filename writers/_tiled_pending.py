@@ -84,8 +84,11 @@ class PendingRun:
             return False
         return time.monotonic() < self._sealed_at + patience
 
-    def advance(self, server: TiledServer) -> None:
-        """Write what has come; raises what the server or the documents are to blame for, then `begin_again()`."""
+    def advance(self, server: TiledServer, *, without_stop: bool = False) -> None:
+        """Write what has come; its stop document can be left for later.
+
+        Raises what the server or the documents are to blame for, then `begin_again()`.
+        """
         from writers._tiled_run import ColumnsChanged
 
         server.allow(_OPERATION)
@@ -97,6 +100,10 @@ class PendingRun:
         while self._place < end:
             server.allow(_OPERATION)
             documents, place = self.journal.read(self._place, _BATCH)
+            if without_stop and documents[-1][0] == "stop":
+                documents, place = self.journal.read(self._place, len(documents) - 1)
+                if not documents:
+                    return
             try:
                 self._write(documents)
             except ColumnsChanged as change:

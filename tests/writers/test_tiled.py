@@ -406,6 +406,24 @@ def test_what_analyses_find_is_stored_with_the_run(
     assert [name for name, _ in stored.documents()] == [name for name, _ in documents]
 
 
+def test_runs_that_wait_for_results_are_in_the_catalogue_in_their_order(
+    run_engine: RunEngine, catalog: Any, address: CatalogAddress, gauss: SynGauss
+) -> None:
+    documents: Documents = []
+    for _ in range(2):
+        documents += run(run_engine, bp.count([gauss], 2))[1]
+    writer = TiledWriter(address.uri, address.api_key, wait_for_results=0.5)
+    writer.tick()
+    for name, doc in documents[:-1]:  # the first one has ended and waits, the second goes on
+        writer(name, doc)
+    uids = [doc["uid"] for name, doc in documents if name == "start"]
+    until(lambda: "stop" in catalog[uids[0]].metadata if uids[0] in catalog else False)
+    writer(*documents[-1])
+    assert writer.wait()
+    writer.close()
+    assert list(catalog)[-2:] == uids
+
+
 def results(catalog: Any, uid: str) -> list[AnalysisResult]:
     try:
         return Run(catalog[uid]).results
