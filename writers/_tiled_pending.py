@@ -63,8 +63,9 @@ class PendingRun:
         """Keep a document; the thread writes it."""
         self.journal.append(name, doc)
         if name == "stop":
-            self.is_sealed, self.is_lost = True, is_lost(doc)
+            self.is_lost = is_lost(doc)
             self._sealed_at = time.monotonic()
+            self.is_sealed = True
             self._wake.set()
             self._came.set()
             # once a process, if at all: a script may end now, and an interpreter that ends imports no more
@@ -81,12 +82,16 @@ class PendingRun:
 
     def awaits_results(self, patience: float) -> bool:
         """Tell whether the run has ended, so many seconds have not passed, and an analysis may have a last word."""
-        if not self.is_sealed or (self._results and all(each.final for each in self._results.values())):
+        results = list(self._results.values())
+        if not self.is_sealed or (results and all(each.final for each in results)):
             return False
         return time.monotonic() < self._sealed_at + patience
 
-    def advance(self, server: TiledServer) -> None:
-        """Write what has come; raises what the server or the documents are to blame for, then `begin_again()`."""
+    def advance(self, server: TiledServer, *, without_stop: bool = False) -> None:
+        """Write what has come; its stop document can be left for later.
+
+        Raises what the server or the documents are to blame for, then `begin_again()`.
+        """
         from writers._tiled_run import ColumnsChanged
 
         server.allow(_OPERATION)
@@ -98,6 +103,10 @@ class PendingRun:
         while self._place < end:
             server.allow(_OPERATION)
             documents, place = self.journal.read(self._place, _BATCH)
+            if without_stop and documents[-1][0] == "stop":
+                documents, place = self.journal.read(self._place, len(documents) - 1)
+                if not documents:
+                    return
             try:
                 self._write(documents)
             except ColumnsChanged as change:

@@ -227,12 +227,11 @@ class TiledWriter(RunCallback):
             self._lose_server(error)
             return
         for run in runs:
-            if not is_closing and (
-                run.not_before > now or (self._is_ticked and run.awaits_results(self._wait_for_results))
-            ):
+            if run.not_before > now and not is_closing:
                 continue
+            is_early = not is_closing and self._is_ticked and run.awaits_results(self._wait_for_results)
             try:
-                run.advance(server)
+                run.advance(server, without_stop=is_early)
             except (ServerAbsent, httpx.TransportError) as error:
                 run.begin_again()
                 self._lose_server(error)

@@ -81,7 +81,7 @@ class Run:
         `frames` adds those with arrays.
         """
         keys: Mapping[str, Any] = self._stream(stream).metadata["data_keys"]
-        return [name for name, key in keys.items() if frames or _is_scalar(key)]
+        return [_own_name(stored, key) for stored, key in keys.items() if frames or _is_scalar(key)]
 
     # ── its data ──
 
@@ -92,7 +92,10 @@ class Run:
         """
         wanted = self._wanted(stream, columns, frames=frames)
         client = self._stream(stream)
-        return client.read(variables=[*wanted, *(each for each in ("seq_num", "time") if each in set(client))])
+        stored = {_own_name(name, key): name for name, key in client.metadata["data_keys"].items()}
+        present = [each for each in ("seq_num", "time") if each in set(client)]
+        read = client.read(variables=[*(stored[name] for name in wanted), *present])
+        return read.rename({stored[name]: name for name in wanted if stored[name] != name})
 
     def table(self, stream: str | None = None, columns: Iterable[str] | None = None) -> Any:
         """Give a stream as `pandas.DataFrame`, a row a point, indexed by `seq_num` (from 1).
@@ -279,6 +282,11 @@ class Runs:
         more = len(self) - len(shown)
         lines = [repr(run) for run in shown] + ([f"… and {more} older ones"] if more > 0 else [])
         return "\n".join(lines) or "no runs"
+
+
+def _own_name(stored: str, key: Mapping[str, Any]) -> str:
+    """Give the data key of a column that is stored under another name, since SQL refuses its own."""
+    return str(key.get("data_key", stored))
 
 
 def _is_scalar(key: Mapping[str, Any]) -> bool:

@@ -300,6 +300,11 @@ def test_names_that_sql_refuses_are_stored_under_others(
     assert {name: table[stored[name]].values.tolist() for name in names} == {
         name: [float(n)] * 2 for n, name in enumerate(names)
     }
+    found = Run(catalog[uid])
+    assert set(found.columns()) == set(names)
+    table = found.table(columns=names[:4]).drop(columns="time")
+    assert table.to_dict("list") == {name: [float(n)] * 2 for n, name in enumerate(names[:4])}
+    assert set(found.xarray().data_vars) - {"seq_num"} == set(names)
 
 
 def test_a_run_that_the_server_never_takes_is_given_up(
@@ -400,6 +405,24 @@ def test_what_analyses_find_is_stored_with_the_run(
     assert stored.metadata["stop"]["exit_status"] == "success"
     assert list(stored) == ["primary"]
     assert [name for name, _ in stored.documents()] == [name for name, _ in documents]
+
+
+def test_runs_that_wait_for_results_are_in_the_catalogue_in_their_order(
+    run_engine: RunEngine, catalog: Any, address: CatalogAddress, gauss: SynGauss
+) -> None:
+    documents: Documents = []
+    for _ in range(2):
+        documents += run(run_engine, bp.count([gauss], 2))[1]
+    writer = TiledWriter(address.uri, address.api_key, wait_for_results=0.5)
+    writer.tick()
+    for name, doc in documents[:-1]:  # the first one has ended and waits, the second goes on
+        writer(name, doc)
+    uids = [doc["uid"] for name, doc in documents if name == "start"]
+    until(lambda: "stop" in catalog[uids[0]].metadata if uids[0] in catalog else False)
+    writer(*documents[-1])
+    assert writer.wait()
+    writer.close()
+    assert list(catalog)[-2:] == uids
 
 
 def results(catalog: Any, uid: str) -> list[AnalysisResult]:
