@@ -357,14 +357,18 @@ class Client:
 
     def files(self, run: str | int = -1) -> list[FileReady]:
         """Give the files and catalogue entries of a run that are complete."""
-        files = [message for message in self._file_messages(run) if isinstance(message, FileReady)]
-        moved = {file.moved_from for file in files}
-        return [file for file in files if file.path not in moved]
+        files: dict[str, FileReady] = {}
+        for message in self._file_messages(run):
+            if isinstance(message, FileReady):
+                files.pop(message.moved_from, None)
+                files[message.path] = message
+        return list(files.values())
 
     def growing_file(self, run: str | int = -1) -> str:
         """Give the path of the file in which a run can be read while it goes on, by h5py with `swmr=True`.
 
-        Raises RefusedError if there is none: it comes some second after the run began, and goes away at its end.
+        It comes some second after the run began, and goes away at its end, or when it cannot be written any more.
+        Raises RefusedError if there was none, or the run's own file is complete.
         """
         growing: dict[str, str] = {}
         for message in self._file_messages(run):

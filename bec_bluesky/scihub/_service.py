@@ -74,7 +74,8 @@ class SciHub(Service):
             return None
         self._journal.file(message.run_uid, message.writer, message.path, message.size, message.problems)
         facts = msgspec.to_builtins(message)
-        return Entry(f"{message.run_uid}:{message.writer}", "file_ready", message.run_uid, facts)
+        key = f"{message.run_uid}:{message.writer}:{message.path}"  # a file that was moved is told anew
+        return Entry(key, "file_ready", message.run_uid, facts)
 
     async def _deliver(self, connector: Connector) -> None:
         while True:

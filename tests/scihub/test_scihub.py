@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
+
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import FILES, RUNS
 from bec_bluesky.messages.products import FileGrowing, FileReady, RunClosed, RunOpened
@@ -50,7 +52,10 @@ async def one_run(bus: Bus, uid: str) -> None:
     await bus.append(RUNS, RunOpened(run_uid=uid, scan_id=3, time=1.0, plan_name="scan", user="ann"))
     await bus.append(FILES, FileGrowing(run_uid=uid, scan_id=3, writer="nexus", path="/f.follow.h5", time=1.5))
     await bus.append(RUNS, RunClosed(run_uid=uid, time=2.0, exit_status="success", documents=5))
-    await bus.append(FILES, FileReady(run_uid=uid, scan_id=3, writer="nexus", path="/f.nxs", size=1, time=2.0))
+    file = FileReady(run_uid=uid, scan_id=3, writer="nexus", path="/f.nxs", size=1, time=2.0)
+    moved = msgspec.structs.replace(file, path="/archive/f.nxs", moved_from="/f.nxs")
+    for message in (file, file, moved):  # one may be told twice after a kill
+        await bus.append(FILES, message)
 
 
 async def test_a_run_and_its_file_are_in_the_log_and_in_the_logbook_once(settings: Settings, bus: Bus) -> None:
@@ -61,11 +66,12 @@ async def test_a_run_and_its_file_are_in_the_log_and_in_the_logbook_once(setting
 
     async with running(SciHub(settings)):
         await one_run(bus, "a")
-        await until(lambda: len(keys()) == 2)
+        await until(lambda: len(keys()) == 3)
     async with running(SciHub(settings)):
         await one_run(bus, "b")
-        await until(lambda: len(keys()) == 4)
-    assert sorted(keys()) == ["a:closed", "a:nexus", "b:closed", "b:nexus"]
+        await until(lambda: len(keys()) == 6)
+    files = ["closed", "nexus:/archive/f.nxs", "nexus:/f.nxs"]
+    assert sorted(keys()) == [f"{uid}:{file}" for uid in "ab" for file in files]
     with contextlib.closing(sqlite3.connect(settings.data_dir / "scihub.sqlite")) as log:
         rows = log.execute("SELECT uid, scan_id, plan, user, exit_status FROM runs ORDER BY uid").fetchall()
     assert rows == [("a", 3, "scan", "ann", "success"), ("b", 3, "scan", "ann", "success")]
