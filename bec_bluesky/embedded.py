@@ -69,11 +69,12 @@ def ping(url: str, *, timeout: float = 2.0) -> str:
 
 
 def _ask(url: str, timeout: float) -> tuple[str, str]:
-    """Ask for version and eviction policy."""
+    """Ask for version and eviction policy; a server that loads its data does not answer yet, as for everybody else."""
     client = redis.Redis.from_url(
         url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0), driver_info=None
     )
     try:
+        client.ping()
         facts: Any = client.info("server")
         policy: Any = client.config_get("maxmemory-policy")
     except redis.RedisError as error:
@@ -176,10 +177,11 @@ def _start(directory: Path, lock: int, *, with_parent: bool) -> Server:
         try:
             version = ping(url, timeout=1.0)
             break
-        except NoRedisError:
+        except NoRedisError as error:
             if process.poll() is not None:
                 raise NoRedisError(_why_it_failed(directory, log, process.returncode)) from None
-            if time.monotonic() > deadline:
+            is_loading = isinstance(error.__cause__, redis.BusyLoadingError)  # as long as its data are large
+            if time.monotonic() > deadline and not is_loading:
                 process.kill()
                 process.wait()
                 raise NoRedisError(f"Redis did not answer within {_START_TIMEOUT:g} s: see {log}") from None

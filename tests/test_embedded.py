@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from bec_bluesky import embedded
 from bec_bluesky.errors import NoRedisError
@@ -36,6 +38,26 @@ def test_data_survive_a_killed_server(tmp_path: Path) -> None:
         assert second.started_here
         with redis.Redis.from_url(second.url) as client:
             assert client.get("kept") == b"1"
+    finally:
+        assert embedded.stop(settings)
+
+
+def test_a_server_that_loads_its_data_is_waited_for(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    first = embedded.find_or_start(settings, with_parent=True)
+    assert first.pid is not None
+    with redis.Redis.from_url(first.url) as client:
+        for _ in range(30):
+            with client.pipeline(transaction=False) as pipeline:
+                for number in range(10_000):
+                    pipeline.rpush("many", f"{number:0100}")
+                pipeline.execute()
+    os.kill(first.pid, signal.SIGKILL)
+    os.waitpid(first.pid, 0)
+    second = embedded.find_or_start(settings, with_parent=True)
+    try:
+        with redis.Redis.from_url(second.url, retry=Retry(NoBackoff(), 0)) as client:
+            assert client.llen("many") == 300_000  # at once: no BusyLoadingError
     finally:
         assert embedded.stop(settings)
 

@@ -151,7 +151,10 @@ def run(
     Options stand before the plan. Ctrl-C once pauses after the point and asks what to do, twice aborts.
     """
     from bec_bluesky.cli import _run
+    from bec_bluesky.errors import BadArgumentError
 
+    if plan.startswith("-"):
+        raise BadArgumentError(f"`run` has no option {plan!r}: see `bec-bluesky run --help`")
     settings = settings_of(context, data_dir=data, beamline=beamline, redis_url=redis)
     return _run.run(settings, plan, arguments or [], meta or [], queue)
 

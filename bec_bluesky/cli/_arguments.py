@@ -18,6 +18,8 @@ def parse_arguments(words: list[str]) -> tuple[list[Any], dict[str, Any]]:
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for word in words:
+        if word.startswith("--") and word[2:3].isalpha():
+            raise BadArgumentError(f"{word!r} is an option: those stand before the plan (see --help)")
         name, is_named, text = word.partition("=")
         if is_named and name.isidentifier():
             if name in kwargs:

@@ -77,7 +77,7 @@ def show(context: typer.Context, which: Which) -> int:
     for stream in run.streams:
         scalars = run.columns(stream)
         arrays = [name for name in run.columns(stream, frames=True) if name not in scalars]
-        number = f" {counts[stream]} points:" if stream in counts else ":"
+        number = f" {counts[stream]} points:" if stream in counts else ""
         typer.echo(f"{stream}:{number} {', '.join(scalars)}" + (f"; arrays: {', '.join(arrays)}" if arrays else ""))
     typer.echo(json.dumps(start, indent=2, default=str))
     return 0

@@ -364,12 +364,22 @@ class Client:
                 files[message.path] = message
         return list(files.values())
 
-    def growing_file(self, run: str | int = -1) -> str:
+    def growing_file(self, run: str | int = -1, *, wait: float = 0.0) -> str:
         """Give the path of the file in which a run can be read while it goes on, by h5py with `swmr=True`.
 
-        It comes some second after the run began, and goes away at its end, or when it cannot be written any more.
-        Raises RefusedError if there was none, or the run's own file is complete.
+        It comes some second after the run began, for which so many seconds are waited, and goes away at its end, or
+        when it cannot be written any more. Raises RefusedError if there was none, or the run's own file is complete.
         """
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                return self._growing_file(run)
+            except RefusedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def _growing_file(self, run: str | int) -> str:
         growing: dict[str, str] = {}
         for message in self._file_messages(run):
             if isinstance(message, FileGrowing):

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from bec_bluesky import plugins
 from bec_bluesky.documents._callback import Emit, RunCallback
@@ -93,13 +96,14 @@ def replaced(value: Any, words: dict[str, str]) -> Any:
 def make_callback(hosted: Hosted, options: dict[str, Any], emit: Emit) -> RunCallback:
     """Import and construct a hosted callback; raises PlugInError or SettingsError, naming the entry and the remedy."""
     made = plugins.load_object(hosted.use)
-    parameters = inspect.signature(made).parameters
+    parameters = inspect.signature(made, eval_str=True).parameters
     for option in options:
         if option not in parameters:
             known = [name for name in parameters if name != "emit"]
             raise SettingsError(f"{hosted.use} has no option {option!r}: {choices(option, known)}")
+    typed = {name: _typed(hosted.use, parameters[name], value) for name, value in options.items()}
     try:
-        callback = made(**options, emit=emit)
+        callback = made(**typed, emit=emit)
     except Exception as error:  # here a process meets a plug-in
         raise PlugInError(f"{hosted.use} could not be made: {type(error).__name__}: {error}") from error
     if not isinstance(callback, RunCallback):
@@ -107,3 +111,20 @@ def make_callback(hosted: Hosted, options: dict[str, Any], emit: Emit) -> RunCal
             callback.close()
         raise PlugInError(f"{hosted.use} is no bec_bluesky.documents.RunCallback: subclass it")
     return callback
+
+
+def _typed(use: str, parameter: inspect.Parameter, value: Any) -> Any:
+    """Give an option as its parameter is annotated; raises SettingsError."""
+    if parameter.annotation is inspect.Parameter.empty:
+        return value
+    try:
+        found = TypeAdapter(parameter.annotation, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(
+            value
+        )
+        return list(found) if isinstance(found, Iterator) else found
+    except PydanticUserError:  # an annotation of the plug-in's own, which it judges itself
+        return value
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        where = "".join(f"[{each}]" for each in first["loc"] if isinstance(each, int))
+        raise SettingsError(f"{use}: option {parameter.name}{where} = {value!r}: {first['msg']}") from None

@@ -95,9 +95,10 @@ class _Run:
         return doc
 
     def stop(self, doc: dict[str, Any]) -> dict[str, Any]:
+        outcome = ("success", "") if doc else ("fail", "the run has no stop document: how it ended is not known")
         doc["run_start"] = _reference(doc.get("run_start"), self._uid)
         doc.setdefault("uid", f"{self._uid}-stop")
-        for key, value in {"time": self._last_time, "exit_status": "success", "reason": ""}.items():
+        for key, value in {"time": self._last_time, "exit_status": outcome[0], "reason": outcome[1]}.items():
             doc.setdefault(key, value)
         return doc
 
