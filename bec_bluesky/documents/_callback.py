@@ -96,6 +96,13 @@ class RunCallback:
         if run_uid in self._sinks:
             self.take(run_uid, "stop", lost_stop(run_uid, self._menders[run_uid].clock))
 
+    def abandon(self, run_uid: str) -> None:
+        """Let go of a run whose sink has failed; what it has stays unfinished. Calls `close()` of a sink that has it."""
+        sink = self._sinks.get(run_uid)
+        self._end_run(run_uid)
+        if callable(close := getattr(sink, "close", None)):
+            close()
+
     def complain(self, run_uid: str, problems: list[str]) -> None:
         """Say what is wrong with the documents of an open run; by itself, as a few alarms."""
         for text in problems:

@@ -277,6 +277,10 @@ class Feed:
 
     async def _lose(self, uid: str, reason: str) -> None:
         self._runs[uid].has_failed = True
+        try:
+            await self._in_thread(self._callback.abandon, uid)
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            _log.warning("%s does not let go of a run", self.name, exc_info=error, extra={"run": uid})
         await self._alarm(
             f"{self.name} gave up on a run: {reason}; its documents stay on Redis", level="error", run=uid
         )

@@ -148,6 +148,31 @@ async def test_a_callback_that_fails_loses_that_run_only_and_its_documents_are_k
     assert alarm.run == bad and "told to fail" in alarm.text
 
 
+async def test_the_sink_of_a_run_that_failed_is_closed_and_forgotten(bus: Bus) -> None:
+    class Sink:
+        is_closed = False
+
+        def __call__(self, name: str, doc: Document) -> None:
+            if name == "event":
+                raise RuntimeError("told to fail")
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    sink = Sink()
+
+    class Failing(RunCallback):
+        def open_run(self, start: Document) -> Sink:
+            return sink
+
+    callback = Failing()
+    async with feeding(bus, callback):
+        await publish(bus, run_documents(1)[:-1])
+        await until(lambda: bus.newest(ALARMS))
+        assert sink.is_closed
+        assert not callback.open_runs
+
+
 async def test_a_run_with_a_gap_in_its_numbers_is_told_once(bus: Bus) -> None:
     documents = run_documents(5)
     callback = Collector()

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -273,3 +275,19 @@ async def test_what_is_only_in_the_columns_of_a_torn_part_is_kept(bus: Bus, tmp_
 def test_a_system_has_one_lasting_name(settings: Settings) -> None:
     assert system_id(settings) == system_id(settings)
     assert system_id(settings) != system_id(settings.with_(beamline="another"))
+
+
+def test_threads_that_start_together_give_a_system_one_name(settings: Settings) -> None:
+    file = settings.data_dir / "system.id"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(100):
+        file.write_text("")  # as a killed process leaves it
+        barrier = threading.Barrier(4)
+
+        def name(barrier: threading.Barrier = barrier) -> str:
+            barrier.wait(10.0)
+            return system_id(settings)
+
+        with ThreadPoolExecutor(4) as threads:
+            (found,) = {each.result() for each in [threads.submit(name) for _ in range(4)]}
+        assert found.removeprefix(f"{settings.beamline}:") == file.read_text() != ""
