@@ -180,6 +180,8 @@ class Feed:
         if now < self._next_look:
             return
         self._next_look = now + min(_LOOK_EVERY, self._lost_after / 5)
+        for uid in [uid for uid, run in self._runs.items() if run.last and not run.is_sealed]:
+            await self._take_early_stop(uid)
         unfinished = set(await self._in_thread(self._unfinished))
         begun = {uid for uid, run in self._runs.items() if not run.is_sealed} | (unfinished - self._runs.keys())
         missing = [uid for uid in begun - self._unclosable if not await self._has_documents(uid)]
@@ -191,6 +193,23 @@ class Feed:
                 await self._close_lost(uid)
             else:
                 await self._forget(uid)
+
+    async def _take_early_stop(self, uid: str) -> None:
+        """Take the stop document of a run that lost its newest entries with Redis, and its worker, and was closed.
+
+        It has a number that was fed already: reading on would never come to it.
+        """
+        run = self._runs[uid]
+        newest, _ = _order(await self._bus.last_id(DOCUMENTS, run=uid))
+        if not 0 < newest <= run.last:
+            return
+        key = self._bus.key(DOCUMENTS, run=uid)
+        entries = (await self._bus.read_keys({key: f"{newest - 1}-0"}, count=1)).get(key, [])
+        if [(_order(stream_id)[0], fields[b"n"]) for stream_id, fields in entries] != [(newest, b"stop")]:
+            return
+        run.is_sealed = True
+        if not run.has_failed:
+            await self._take(uid, [("stop", unpack(entries[0][1][b"d"]))])
 
     def _unfinished(self) -> list[str]:
         try:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
+
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import ALARMS, CURSORS, DOCUMENTS, FILES, POINTS, RESULTS, RUNS, STORED
 from bec_bluesky.documents import Document, FileReady, Point, RunCallback
@@ -171,6 +173,24 @@ async def test_the_sink_of_a_run_that_failed_is_closed_and_forgotten(bus: Bus) -
         await until(lambda: bus.newest(ALARMS))
         assert sink.is_closed
         assert not callback.open_runs
+
+
+@pytest.mark.parametrize("kept", [3, 5])
+async def test_a_run_that_lost_its_newest_documents_with_redis_ends_with_the_stop_it_was_given(
+    bus: Bus, kept: int
+) -> None:
+    documents = run_documents(4)
+    callback = Collector()
+    async with feeding(bus, callback, lost_after=0.3):
+        uid = await publish(bus, documents[:-1])
+        await until(lambda: len(callback.got) == 6)
+        await bus.delete(DOCUMENTS, run=uid)
+        async with bus.redis.pipeline() as left:
+            for number, (name, doc) in enumerate([*documents[:kept], documents[-1]], 1):
+                left.xadd(bus.key(DOCUMENTS, run=uid), {"n": name, "d": pack(doc)}, id=f"{number}-0")
+            await left.execute()
+        await until(lambda: bus.fields(STORED, run=uid))
+    assert callback.got == documents
 
 
 async def test_a_run_with_a_gap_in_its_numbers_is_told_once(bus: Bus) -> None:
