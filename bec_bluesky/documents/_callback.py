@@ -96,6 +96,13 @@ class RunCallback:
         if run_uid in self._sinks:
             self.take(run_uid, "stop", lost_stop(run_uid, self._menders[run_uid].clock))
 
+    def abandon(self, run_uid: str) -> None:
+        """Let go of a run whose sink has failed, and call its `close()` if there is one; what it has is unfinished."""
+        sink = self._sinks.get(run_uid)
+        self._end_run(run_uid)
+        if callable(close := getattr(sink, "close", None)):
+            close()
+
     def complain(self, run_uid: str, problems: list[str]) -> None:
         """Say what is wrong with the documents of an open run; by itself, as a few alarms."""
         for text in problems:
@@ -176,20 +183,20 @@ class RunCallback:
             self._runs.pop(uid, None)
 
     def _run_of(self, name: str, doc: Document) -> str | None:
-        run = doc.get("run_start")
-        if run is not None:
+        if doc.get("run_start") is not None:
+            run = str(doc["run_start"])
             if name in ("descriptor", "resource", "stream_resource"):
-                self._runs[doc["uid"]] = run
-                self._members.setdefault(run, []).append(doc["uid"])
+                self._runs[str(doc["uid"])] = run
+                self._members.setdefault(run, []).append(str(doc["uid"]))
             return run
         if name == "resource":  # event-model before 1.14 named no run: it can only belong to the one that is open
             run = self._only_run()
             if run is not None:
-                self._runs[doc["uid"]] = run
-                self._members.setdefault(run, []).append(doc["uid"])
+                self._runs[str(doc["uid"])] = run
+                self._members.setdefault(run, []).append(str(doc["uid"]))
             return run
         parent = doc.get("descriptor") or doc.get("resource") or doc.get("stream_resource")
-        run = None if parent is None else self._runs.get(parent)
+        run = None if parent is None else self._runs.get(str(parent))
         return self._only_run() if run is None else run
 
     def _only_run(self) -> str | None:

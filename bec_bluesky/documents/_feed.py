@@ -100,6 +100,7 @@ class Feed:
                     await self._step()
                     await self._look_for_lost()
                 except BusError as error:
+                    self._missing.clear()  # only while Redis answers can documents be seen to be gone
                     _log.warning("%s; reading again", error, extra={"consumer": self.name})
                     await asyncio.sleep(0.2)
             await self._in_thread(self._callback.close)
@@ -179,13 +180,36 @@ class Feed:
         if now < self._next_look:
             return
         self._next_look = now + min(_LOOK_EVERY, self._lost_after / 5)
-        begun = {uid for uid, run in self._runs.items() if run.last and not run.is_sealed}
-        begun |= {uid for uid in await self._in_thread(self._unfinished) if uid not in self._runs}
+        for uid in [uid for uid, run in self._runs.items() if run.last and not run.is_sealed]:
+            await self._take_early_stop(uid)
+        unfinished = set(await self._in_thread(self._unfinished))
+        begun = {uid for uid, run in self._runs.items() if not run.is_sealed} | (unfinished - self._runs.keys())
         missing = [uid for uid in begun - self._unclosable if not await self._has_documents(uid)]
         self._missing = {uid: self._missing.get(uid, now) for uid in missing}
         for uid in missing:
-            if now - self._missing[uid] >= self._lost_after:
+            if now - self._missing[uid] < self._lost_after:
+                continue
+            if uid in unfinished or uid in self._callback.open_runs:
                 await self._close_lost(uid)
+            else:
+                await self._forget(uid)
+
+    async def _take_early_stop(self, uid: str) -> None:
+        """Take the stop document of a run that lost its newest entries with Redis, and its worker, and was closed.
+
+        It has a number that was fed already: reading on would never come to it.
+        """
+        run = self._runs[uid]
+        newest, _ = _order(await self._bus.last_id(DOCUMENTS, run=uid))
+        if not 0 < newest <= run.last:
+            return
+        key = self._bus.key(DOCUMENTS, run=uid)
+        entries = (await self._bus.read_keys({key: f"{newest - 1}-0"}, count=1)).get(key, [])
+        if [(_order(stream_id)[0], fields[b"n"]) for stream_id, fields in entries] != [(newest, b"stop")]:
+            return
+        run.is_sealed = True
+        if not run.has_failed:
+            await self._take(uid, [("stop", unpack(entries[0][1][b"d"]))])
 
     def _unfinished(self) -> list[str]:
         try:
@@ -195,7 +219,6 @@ class Feed:
             return []
 
     async def _close_lost(self, uid: str) -> None:
-        self._runs.pop(uid, None)
         try:
             await self._in_thread(self._callback.close_lost, uid)
         except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
@@ -208,8 +231,13 @@ class Feed:
         else:
             text = f"the documents of a run were lost with Redis: {self.name} has closed it with what it had of it"
             await self._alarm(text, level="error", run=uid)
+        await self._forget(uid)
+
+    async def _forget(self, uid: str) -> None:
+        """Be done with a run, once all that was made of it is on Redis."""
         await self._publisher.drained()
         self._publisher.forget(uid)
+        self._runs.pop(uid, None)
         await self._save_cursor()
 
     async def _announce_again(self, uid: str, opened_at: str) -> None:
@@ -235,24 +263,24 @@ class Feed:
 
     async def _feed(self, uid: str, batch: list[tuple[str, dict[bytes, bytes]]]) -> None:
         run = self._runs[uid]
-        documents: list[tuple[str, Any]] = []
-        for stream_id, fields in batch:
-            number = int(stream_id.partition("-")[0])
-            if number != run.last + 1:
-                # a compare-and-append publisher makes no gaps: somebody deleted entries
-                await self._lose(uid, f"documents {run.last + 1} to {number - 1} are missing on Redis")
-                documents.clear()
-                break
-            run.last = number
-            documents.append((fields[b"n"].decode(), unpack(fields[b"d"])))
-        if documents and not run.has_failed:
-            try:
-                await self._in_thread(self._call, uid, documents)
-            except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
-                _log.warning("%s failed", self.name, exc_info=error, extra={"run": uid})
-                await self._lose(uid, f"{type(error).__name__}: {error}")
-        if batch and batch[-1][1][b"n"] == b"stop":
-            run.is_sealed = True
+        first = run.last + 1
+        numbers = [_order(stream_id)[0] for stream_id, _ in batch]
+        run.last = numbers[-1]
+        run.is_sealed = batch[-1][1][b"n"] == b"stop"
+        if run.has_failed:
+            return
+        for expected, number in enumerate(numbers, first):
+            if number != expected:  # a compare-and-append publisher makes no gaps: somebody deleted entries
+                await self._lose(uid, f"documents {expected} to {number - 1} are missing on Redis")
+                return
+        await self._take(uid, [(fields[b"n"].decode(), unpack(fields[b"d"])) for _, fields in batch])
+
+    async def _take(self, uid: str, documents: list[tuple[str, Any]]) -> None:
+        try:
+            await self._in_thread(self._call, uid, documents)
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            _log.warning("%s failed", self.name, exc_info=error, extra={"run": uid})
+            await self._lose(uid, f"{type(error).__name__}: {error}")
 
     async def _give_results(self, uid: str, batch: list[tuple[str, dict[bytes, bytes]]]) -> None:
         self._runs[uid].last_result = batch[-1][0]
@@ -268,6 +296,10 @@ class Feed:
 
     async def _lose(self, uid: str, reason: str) -> None:
         self._runs[uid].has_failed = True
+        try:
+            await self._in_thread(self._callback.abandon, uid)
+        except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
+            _log.warning("%s does not let go of a run", self.name, exc_info=error, extra={"run": uid})
         await self._alarm(
             f"{self.name} gave up on a run: {reason}; its documents stay on Redis", level="error", run=uid
         )
@@ -280,12 +312,10 @@ class Feed:
                     return
             except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
                 await self._lose(uid, f"{type(error).__name__}: {error}")
-        await self._publisher.drained()
-        self._publisher.forget(uid)
         if not run.has_failed:
+            await self._publisher.drained()
             await self._mark_stored(uid)
-        del self._runs[uid]
-        await self._save_cursor()
+        await self._forget(uid)
 
     async def _mark_stored(self, uid: str) -> None:
         """Note that the sink has the run, and all that was made of it is on Redis."""

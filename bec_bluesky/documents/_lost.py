@@ -1,5 +1,6 @@
 """Runs whose documents are gone from Redis, and who may close them."""
 
+import fcntl
 import os
 import uuid
 from typing import Any
@@ -25,14 +26,19 @@ def is_lost(stop: Document) -> bool:
 
 
 def system_id(settings: Settings) -> str:
-    """Give the lasting name of this system, which sinks note in what they have begun: only its owner may close that."""
+    """Give the lasting name of this system, which sinks note in what they have begun: only its owner may close that.
+
+    Processes that start together get the same one. Raises OSError if its file can be neither read nor made.
+    """
     path = settings.data_dir / "system.id"
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("x") as file:
-            file.write(uuid.uuid4().hex)
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        name = file.read().strip()
+        if not name:  # made just now, or by a process that was killed before it wrote
+            name = uuid.uuid4().hex
+            file.write(name)
             file.flush()
             os.fsync(file.fileno())
-    except FileExistsError:
-        pass
-    return f"{settings.beamline}:{path.read_text().strip()}"
+    return f"{settings.beamline}:{name}"

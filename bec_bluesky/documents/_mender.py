@@ -45,6 +45,8 @@ class DocumentMender:
         """{stream: number of its newest event}"""
         self._held: dict[str, list[tuple[str, Document]]] = {}
         self._held_count = 0
+        self._dropped = 0
+        """Documents that came without a descriptor when `_HELD` waited for theirs."""
         self._recent: dict[str, tuple[Any, Any]] = {}
         """{uid of an event: its number and its time}"""
         self._order: deque[str] = deque()
@@ -63,19 +65,24 @@ class DocumentMender:
             yield from [ordered] if self._only_order else mended
 
     def _in_order(self, name: str, doc: Document) -> Iterator[tuple[str, Document]]:
-        """Keep what came before its descriptor until that has come, or the run ends."""
-        if name in _OF_DESCRIPTORS and doc.get("descriptor") not in self._keys:
+        """Keep what came before its descriptor until that has come, too much came, or the run ends."""
+        if name in _OF_DESCRIPTORS and _descriptor_of(doc) not in self._keys:
+            if self._held_count == _HELD and self._only_order:
+                self._say(f"more than {_HELD} documents came before their descriptor: they are passed on without it")
+                yield from self._let_go()
+            elif self._held_count == _HELD:
+                self._say(f"more than {_HELD} documents came before their descriptor: those after them are left out")
+                self._dropped += 1
+                return
             self._held_count += 1
-            if self._held_count <= _HELD:
-                self._held.setdefault(str(doc.get("descriptor")), []).append((name, doc))
-            elif self._only_order:
-                yield name, doc
+            self._held.setdefault(_descriptor_of(doc), []).append((name, doc))
             return
-        if name == "stop" and self._held:
-            self._say(f"{self._held_count} documents came without a descriptor")
-            if self._only_order:
-                for held in self._held.values():
-                    yield from held
+        if name == "stop":
+            if self._dropped:
+                self._say(f"{self._dropped} documents were left out, whose descriptor came too late or never")
+            if self._held:
+                self._say(f"{self._held_count} documents came without a descriptor")
+                yield from self._let_go() if self._only_order else ()
         yield name, doc
         if name == "descriptor":
             held = self._held.pop(str(doc.get("uid")), [])
@@ -84,8 +91,15 @@ class DocumentMender:
                 self._say(f"{self._descriptors[str(doc.get('uid'))]['name']}: {len(held)} came before their descriptor")
             yield from held
 
+    def _let_go(self) -> Iterator[tuple[str, Document]]:
+        """Give what waits for its descriptor, and wait no longer."""
+        for held in self._held.values():
+            yield from held
+        self._held.clear()
+        self._held_count = 0
+
     def _mended(self, name: str, doc: Document) -> Iterator[tuple[str, Document]]:
-        if name in _OF_DESCRIPTORS and doc.get("descriptor") not in self._keys:
+        if name in _OF_DESCRIPTORS and _descriptor_of(doc) not in self._keys:
             return
         match name:
             case "start":
@@ -100,6 +114,10 @@ class DocumentMender:
                 yield from self._page(doc)
             case "stream_datum" if not self._is_sound_datum(doc):
                 self._say(f"stream_datum {doc.get('uid')} has no known stream_resource, or no indices")
+            case "stream_datum" if not isinstance(doc["descriptor"], str):
+                yield name, {**doc, "descriptor": _descriptor_of(doc)}
+            case "stream_resource" if not isinstance(doc.get("uid"), str):
+                self._say(f"stream_resource {doc.get('uid')} has no uid")
             case _ if name in _KNOWN:
                 self._resources.add(str(doc.get("uid")) if name == "stream_resource" else "")
                 yield name, doc
@@ -111,14 +129,16 @@ class DocumentMender:
     def _is_sound(self, event: Document) -> bool:
         """Tell, in a few microseconds, whether an event is as it should be; it is remembered then."""
         uid, given, data = event.get("uid"), event.get("descriptor"), event.get("data")
-        keys, stamps = self._keys.get(given or ""), event.get("timestamps")
+        if type(given) is not str:
+            return False
+        keys, stamps = self._keys.get(given), event.get("timestamps")
         if keys is None or type(uid) is not str or uid in self._recent or type(data) is not dict:
             return False
         if type(stamps) is not dict or not (data.keys() <= keys.keys() and data.keys() <= stamps.keys()):
             return False
         if type(event.get("seq_num")) is not int or type(event.get("time")) not in (float, int):
             return False
-        if given != self._descriptors[event["descriptor"]]["uid"]:
+        if given != self._descriptors[given]["uid"]:
             return False
         self._remember(event)
         return True
@@ -132,7 +152,7 @@ class DocumentMender:
         self.clock = event["time"]
 
     def _event(self, doc: Document) -> Iterator[tuple[str, Document]]:
-        descriptor = self._descriptors[doc["descriptor"]]
+        descriptor = self._descriptors[_descriptor_of(doc)]
         stream, data, uid = descriptor["name"], doc.get("data"), doc.get("uid")
         if not isinstance(data, Mapping):
             self._say(f"{stream}: event {uid} has no data")
@@ -152,7 +172,7 @@ class DocumentMender:
             event["uid"] = str(uuid.uuid4())
         event["timestamps"] = self._stamps(event, what)
         if undeclared := [key for key in event["data"] if key not in self._keys[descriptor["uid"]]]:
-            descriptor = self._declare(doc["descriptor"], {key: event["data"][key] for key in undeclared})
+            descriptor = self._declare(_descriptor_of(doc), {key: event["data"][key] for key in undeclared})
             yield "descriptor", descriptor
         event["descriptor"] = descriptor["uid"]
         self._remember(event)
@@ -167,16 +187,17 @@ class DocumentMender:
         return stamps | dict.fromkeys(lacking, event["time"])
 
     def _page(self, doc: Document) -> Iterator[tuple[str, Document]]:
-        descriptor = self._descriptors[doc["descriptor"]]
+        descriptor = self._descriptors[_descriptor_of(doc)]
         data, stamps = doc.get("data"), doc.get("timestamps")
-        columns = [doc.get(part) for part in ("seq_num", "time", "uid")]
-        columns += [data, stamps] if not (isinstance(data, Mapping) and isinstance(stamps, Mapping)) else data.values()
-        if not all(hasattr(column, "__len__") for column in columns) or len({len(column) for column in columns}) != 1:  # pyright: ignore[reportArgumentType]  # all have a length
+        columns: list[Any] = [doc.get(part) for part in ("seq_num", "time", "uid")]
+        if isinstance(data, Mapping) and isinstance(stamps, Mapping):
+            columns += data.values()
+        if not isinstance(data, Mapping) or not isinstance(stamps, Mapping) or not _have_one_length(columns):
             self._say(f"{descriptor['name']}: a page of events is malformed")
             return
-        assert isinstance(data, Mapping)
-        if undeclared := [key for key, values in data.items() if key not in self._keys[descriptor["uid"]] and values]:
-            descriptor = self._declare(doc["descriptor"], {key: data[key][0] for key in undeclared})
+        count = len(columns[0])
+        if undeclared := [key for key in data if key not in self._keys[descriptor["uid"]] and count]:
+            descriptor = self._declare(_descriptor_of(doc), {key: data[key][0] for key in undeclared})
             yield "descriptor", descriptor
         yield "event_page", doc if descriptor["uid"] == doc["descriptor"] else {**doc, "descriptor": descriptor["uid"]}
 
@@ -192,7 +213,7 @@ class DocumentMender:
 
     def _is_sound_datum(self, doc: Document) -> bool:
         ranges = (doc.get("indices"), doc.get("seq_nums"))
-        return doc.get("stream_resource") in self._resources and all(
+        return str(doc.get("stream_resource")) in self._resources and all(
             isinstance(part, Mapping) and {"start", "stop"} <= part.keys() for part in ranges
         )
 
@@ -224,9 +245,13 @@ class DocumentMender:
         if malformed := [str(key) for key in given if str(key) not in keys]:
             self._say(f"{stream}: {_list(malformed)} came with a malformed declaration")
         objects = descriptor.get("object_keys", {})
-        if any(key not in keys for names in objects.values() for key in names):
+        if any(
+            not isinstance(names, list | tuple) or any(str(key) not in keys for key in names)
+            for names in objects.values()
+        ):
             descriptor["object_keys"] = {
-                device: [key for key in names if key in keys] for device, names in objects.items()
+                device: [str(key) for key in names if str(key) in keys] if isinstance(names, list | tuple) else []
+                for device, names in objects.items()
             }
         self._keys[descriptor["uid"]], self._descriptors[descriptor["uid"]] = keys, descriptor
         return descriptor
@@ -263,6 +288,17 @@ class DocumentMender:
             self.problems.append(problem)
         else:
             self._unsaid += 1
+
+
+def _descriptor_of(doc: Document) -> str:
+    return str(doc.get("descriptor"))
+
+
+def _have_one_length(columns: list[Any]) -> bool:
+    """Tell whether these are columns of equally many values."""
+    if any(isinstance(column, str | bytes | Mapping) or not hasattr(column, "__len__") for column in columns):
+        return False
+    return len({len(column) for column in columns}) == 1
 
 
 def _has_text_keys(value: Any) -> bool:

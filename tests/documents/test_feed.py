@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
+
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import ALARMS, CURSORS, DOCUMENTS, FILES, POINTS, RESULTS, RUNS, STORED
 from bec_bluesky.documents import Document, FileReady, Point, RunCallback
+from bec_bluesky.messages import pack
 from bec_bluesky.messages.products import AnalysisResult, RunClosed, RunOpened
 from tests.documents.feed_harness import feeding, publish, run_documents, until
 
@@ -145,6 +148,68 @@ async def test_a_callback_that_fails_loses_that_run_only_and_its_documents_are_k
     assert await bus.redis.pttl(bus.key(DOCUMENTS, run=bad)) == -1
     [(_, alarm)] = await bus.newest(ALARMS)
     assert alarm.run == bad and "told to fail" in alarm.text
+
+
+async def test_the_sink_of_a_run_that_failed_is_closed_and_forgotten(bus: Bus) -> None:
+    class Sink:
+        is_closed = False
+
+        def __call__(self, name: str, doc: Document) -> None:
+            if name == "event":
+                raise RuntimeError("told to fail")
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    sink = Sink()
+
+    class Failing(RunCallback):
+        def open_run(self, start: Document) -> Sink:
+            return sink
+
+    callback = Failing()
+    async with feeding(bus, callback):
+        await publish(bus, run_documents(1)[:-1])
+        await until(lambda: bus.newest(ALARMS))
+        assert sink.is_closed
+        assert not callback.open_runs
+
+
+@pytest.mark.parametrize("kept", [3, 5])
+async def test_a_run_that_lost_its_newest_documents_with_redis_ends_with_the_stop_it_was_given(
+    bus: Bus, kept: int
+) -> None:
+    documents = run_documents(4)
+    callback = Collector()
+    async with feeding(bus, callback, lost_after=0.3):
+        uid = await publish(bus, documents[:-1])
+        await until(lambda: len(callback.got) == 6)
+        await bus.delete(DOCUMENTS, run=uid)
+        async with bus.redis.pipeline() as left:
+            for number, (name, doc) in enumerate([*documents[:kept], documents[-1]], 1):
+                left.xadd(bus.key(DOCUMENTS, run=uid), {"n": name, "d": pack(doc)}, id=f"{number}-0")
+            await left.execute()
+        await until(lambda: bus.fields(STORED, run=uid))
+    assert callback.got == documents
+
+
+async def test_a_run_with_a_gap_in_its_numbers_is_told_once(bus: Bus) -> None:
+    documents = run_documents(5)
+    callback = Collector()
+    async with feeding(bus, callback):
+        bad = await publish(bus, documents[:3])
+        await until(lambda: len(callback.got) == 3)
+        for number in (5, 7):
+            name, doc = documents[number - 1]
+            await bus.redis.xadd(bus.key(DOCUMENTS, run=bad), {"n": name, "d": pack(doc)}, id=f"{number}-0")
+        await until(lambda: bus.newest(ALARMS))
+        good = await publish(bus, run_documents(1))
+        await until(lambda: bus.fields(STORED, run=good))
+        await publish(bus, documents[-1:], first=len(documents))
+        good = await publish(bus, run_documents(1))
+        await until(lambda: bus.fields(STORED, run=good))
+    [(_, alarm)] = await bus.newest(ALARMS, 10)
+    assert alarm.run == bad and "documents 4 to 4 are missing" in alarm.text
 
 
 async def test_documents_are_kept_until_every_required_consumer_has_them(bus: Bus) -> None:

@@ -1,20 +1,27 @@
 """Redis is lost while a run is written: its file is completed with what is known, and nobody else's is touched."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from bec_bluesky import embedded
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import ALARMS, DOCUMENTS, FILES, RUNS, STORED
+from bec_bluesky.channels import ALARMS, CURSORS, DOCUMENTS, FILES, RUNS, STORED
 from bec_bluesky.documents import FileReady
 from bec_bluesky.documents._lost import LOST, system_id
+from bec_bluesky.messages.products import RunOpened
 from bec_bluesky.settings import Settings
+from bec_bluesky.testing import settings_in
 from callbacks.bundler import ScanBundler
 from tests.documents.feed_harness import feeding, publish, until
 from tests.writers.nexus_harness import Documents, as_lists, recorded
@@ -141,6 +148,69 @@ async def test_documents_that_come_after_all_make_a_file_of_their_own(bus: Bus, 
     assert writer.holds(uid)
 
 
+async def test_a_part_file_of_an_announced_run_is_completed_by_the_next_start(bus: Bus, tmp_path: Path) -> None:
+    documents = recorded([1.0, 2.0])[:-1]
+    uid = documents[0][1]["uid"]
+    killed_in_mid_run(tmp_path / "files", documents, tmp_path / "told.json")
+    await bus.append(RUNS, RunOpened(run_uid=uid, scan_id=1, time=1.0))
+    async with feeding(bus, writer_in(tmp_path / "files"), "nexus", lost_after=SOON):
+        ready = await file_of(bus, uid)
+    assert_cut_short(ready.path, documents)
+
+
+async def test_a_run_of_which_nothing_is_left_is_forgotten(bus: Bus, tmp_path: Path) -> None:
+    async def is_past_all() -> bool:
+        cursor = await bus.field(CURSORS, "nexus")
+        return cursor is not None and cursor.decode() == await bus.last_id(RUNS)
+
+    async with feeding(bus, writer_in(tmp_path), "nexus", lost_after=SOON):
+        await bus.append(RUNS, RunOpened(run_uid="ghost", scan_id=1, time=1.0))
+        uid = await publish(bus, recorded([1.0]))
+        await until(lambda: bus.fields(STORED, run=uid))
+        await until(is_past_all)
+    assert not await bus.newest(ALARMS)
+
+
+async def test_time_without_an_answer_of_redis_does_not_make_a_run_lost(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    server = embedded.find_or_start(settings, with_parent=True)
+    assert server.pid is not None
+    writer = writer_in(tmp_path / "files")
+    looks = 0
+    unfinished = writer.unfinished
+
+    def counted() -> list[str]:
+        nonlocal looks
+        looks += 1
+        return unfinished()
+
+    writer.unfinished = counted
+    documents = recorded([1.0, 2.0])
+    try:
+        # looks are a second apart, and Redis is away for longer than the five after which a run is lost
+        async with (
+            Bus(server.url, settings.beamline) as bus,
+            feeding(bus, writer, "nexus", lost_after=5.0),
+        ):
+            uid = await publish(bus, documents[:-1])
+            await until(lambda: writer.open_runs)
+            await lose(bus, uid)
+            seen = looks
+            await until(lambda: looks > seen + 1)
+            os.kill(server.pid, signal.SIGSTOP)
+            gone = time.monotonic()
+            await until(lambda: time.monotonic() > gone + 6.0)
+            os.kill(server.pid, signal.SIGCONT)
+            seen = looks
+            await until(lambda: looks > seen + 1)
+            assert list(writer.open_runs) == [uid]
+            await publish(bus, documents)
+            ready = await file_of(bus, uid)
+    finally:
+        embedded.stop(settings)
+    assert list(read_documents(ready.path)) == documents
+
+
 async def test_a_slow_run_is_not_closed(bus: Bus, tmp_path: Path) -> None:
     documents = recorded([1.0, 2.0, 3.0])
     writer = writer_in(tmp_path)
@@ -205,3 +275,19 @@ async def test_what_is_only_in_the_columns_of_a_torn_part_is_kept(bus: Bus, tmp_
 def test_a_system_has_one_lasting_name(settings: Settings) -> None:
     assert system_id(settings) == system_id(settings)
     assert system_id(settings) != system_id(settings.with_(beamline="another"))
+
+
+def test_threads_that_start_together_give_a_system_one_name(settings: Settings) -> None:
+    file = settings.data_dir / "system.id"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(100):
+        file.write_text("")  # as a killed process leaves it
+        barrier = threading.Barrier(4)
+
+        def name(barrier: threading.Barrier = barrier) -> str:
+            barrier.wait(10.0)
+            return system_id(settings)
+
+        with ThreadPoolExecutor(4) as threads:
+            (found,) = {each.result() for each in [threads.submit(name) for _ in range(4)]}
+        assert found.removeprefix(f"{settings.beamline}:") == file.read_text() != ""

@@ -5,6 +5,7 @@ documents wait; only when CREDIT of them do, the plan waits too.
 """
 
 import asyncio
+import contextlib
 import heapq
 import random
 import threading
@@ -33,6 +34,8 @@ _PERIOD = 0.005
 """Seconds between two batches of a busy stream."""
 _TIMEOUT = 3.0
 """Seconds that Redis may take for one batch."""
+_LOOK_EVERY = 5.0
+"""Seconds between two looks whether Redis still has the runs that write nothing; consumers wait longer for them."""
 _KEPT_BYTES = 32 * 2**20
 """Size of the written documents of a run that are kept, to be written again if Redis lost its newest entries."""
 
@@ -67,7 +70,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Documents of one run that follow each other."""
+    """Documents of one run that follow each other; without any, it only asks whether Redis has those before."""
 
     run: _Run
     last: int
@@ -77,7 +80,7 @@ class _Batch:
     def arguments(self) -> list[str | bytes | int]:
         run = self.run
         closed = b""
-        if run.stop is not None and self.documents[-1].name == "stop":
+        if run.stop is not None and self.documents and self.documents[-1].name == "stop":
             message = RunClosed(
                 run_uid=run.uid,
                 time=run.stop["time"],
@@ -85,7 +88,7 @@ class _Batch:
                 documents=self.last + len(self.documents),
             )
             closed = encode(message)
-        opened = run.opened if self.last == 0 else b""
+        opened = run.opened if self.last == 0 and self.documents else b""
         return _append.arguments(run.token, self.last, opened, closed, [(d.name, d.data) for d in self.documents])
 
 
@@ -101,6 +104,7 @@ class DocumentPublisher:
         on_closed: Callable[[str, str], None],
         on_refused: Callable[[BusError], None],
         credit: int = CREDIT,
+        look_every: float = _LOOK_EVERY,
     ) -> None:
         self._address = address
         self._beamline = beamline
@@ -108,6 +112,8 @@ class DocumentPublisher:
         self._on_closed = on_closed
         self._on_refused = on_refused
         self._credit = credit
+        self._look_every = look_every
+        self._next_look = 0.0
         self._lock = threading.Condition()
         self._runs: dict[str, _Run] = {}
         self._routing = Routing()
@@ -201,12 +207,14 @@ class DocumentPublisher:
         written = 0.0
         try:
             while True:
-                await self._wake.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._look_every):
+                        await self._wake.wait()
                 self._wake.clear()
-                while batches := self._next():
+                while batches := [*(silent := self._silent()), *self._next()]:
                     if sum(len(batch.documents) for batch in batches) < _BATCH:
                         await asyncio.sleep(max(0.0, written + _PERIOD - self._loop.time()))
-                        batches = self._next()  # what came meanwhile goes along
+                        batches = [*silent, *self._next()]  # what came meanwhile goes along
                     try:
                         await self._write(batches)
                         delay = 0.02
@@ -249,6 +257,18 @@ class DocumentPublisher:
             batches[-1].documents.append(document)
             last[run.uid] += 1
         return batches
+
+    def _silent(self) -> list[_Batch]:
+        """Give a batch of nothing for every run that has nothing to write, when it is time to look after those.
+
+        Redis may have lost them while their plan waits or exposes; nobody would know before the next document.
+        """
+        assert self._loop is not None
+        if self._loop.time() < self._next_look:
+            return []
+        self._next_look = self._loop.time() + self._look_every
+        with self._lock:
+            return [_Batch(run, run.stored, []) for run in self._runs.values() if not run.waiting]
 
     async def _write(self, batches: list[_Batch]) -> None:
         if self._wire is None or not self._wire.is_open:

@@ -31,7 +31,7 @@ from tests.scan_server.worker.worker_bench import announced, documents
 class Publishing:
     """A publisher at work, and what it said."""
 
-    def __init__(self, url: str, beamline: str, credit: int = 20_000) -> None:
+    def __init__(self, url: str, beamline: str, **options: Any) -> None:
         self.opened: list[str] = []
         self.closed: list[tuple[str, str]] = []
         self.refused: list[BusError] = []
@@ -41,7 +41,7 @@ class Publishing:
             on_opened=lambda start: self.opened.append(start["uid"]),
             on_closed=lambda uid, status: self.closed.append((uid, status)),
             on_refused=self.refused.append,
-            credit=credit,
+            **options,
         )
         self.publisher.begin(1, "item", "eve")
 
@@ -51,8 +51,8 @@ class Publishing:
 
 
 @contextlib.asynccontextmanager
-async def publishing(url: str, beamline: str, credit: int = 20_000) -> AsyncIterator[Publishing]:
-    made = Publishing(url, beamline, credit)
+async def publishing(url: str, beamline: str, **options: Any) -> AsyncIterator[Publishing]:
+    made = Publishing(url, beamline, **options)
     task = asyncio.create_task(made.publisher.run())
     try:
         yield made
@@ -172,6 +172,24 @@ async def test_what_redis_forgot_is_written_again(settings: Settings, bus: Bus) 
         uid = await emitting
         await made.drained()
     assert [name for name, _ in await documents(bus, uid)] == ["start", "stop"]
+
+
+async def test_what_redis_forgot_of_a_run_that_waits_is_written_again_at_once(settings: Settings, bus: Bus) -> None:
+    async with publishing(settings.redis_url or "", settings.beamline, look_every=0.1) as made:
+        run = compose_run(metadata={"scan_id": 1}, validate=False)
+        uid = run.start_doc["uid"]
+        made.publisher("start", dict(run.start_doc))
+        await made.drained()
+        await bus.delete(RUNS)
+        await bus.redis.delete(document_stream(bus.beamline, uid))
+        async with asyncio.timeout(10.0):
+            while not await bus.redis.exists(document_stream(bus.beamline, uid)):
+                await asyncio.sleep(0.01)
+        made.publisher("stop", dict(run.compose_stop()))
+        await made.drained()
+    assert [name for name, _ in await documents(bus, uid)] == ["start", "stop"]
+    assert [(type(m), m.run_uid) for m in await announced(bus)] == [(RunOpened, uid), (RunClosed, uid)]
+    assert made.refused == []
 
 
 async def test_a_stranger_in_the_stream_ends_the_run_and_is_not_overwritten(settings: Settings, bus: Bus) -> None:
