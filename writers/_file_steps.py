@@ -23,7 +23,7 @@ from writers._nexus_sync import sync
 from writers._nexus_template import FileTemplate, file_word
 from writers._nexus_text import decode, encode
 
-__all__ = ["FileSteps", "Step", "steps_of"]
+__all__ = ["FileOnItsWay", "FileSteps", "Step", "steps_of"]
 
 _log = logging.getLogger(__name__)
 _FOLDER = ".after"
@@ -90,7 +90,7 @@ class _Folder:
 
 
 @dataclass
-class _Job:
+class FileOnItsWay:
     """A file on its way."""
 
     run_uid: str
@@ -99,13 +99,17 @@ class _Job:
     owner: str = ""
     done: int = 0
     """Steps that were done."""
+    is_lost: bool = False
+    """Whether it is the file of a run whose documents were lost, which may come after all."""
+    checksum: str = ""
+    """Of the file, while it is known."""
 
 
 class FileSteps:
     """Does the steps for one file after the other; what is not done when the process dies is done by the next.
 
-    `moved(uid, from, to, start)` is called once a file has its new place, before it leaves the old one; `tell(uid,
-    text, is_error)` when something is to be known. Both are called in the thread.
+    `moved(file, to)` is called once a file has its new place, before it leaves the old one; `tell(uid, text, is_error)`
+    when something is to be known. Both are called in the thread.
     """
 
     def __init__(
@@ -113,14 +117,14 @@ class FileSteps:
         root: Path,
         steps: list[Step],
         *,
-        moved: Callable[[str, Path, Path, Document], None],
+        moved: Callable[["FileOnItsWay", Path], None],
         tell: Callable[[str, str, bool], None],
     ) -> None:
         self._folder = root / _FOLDER
         self._steps = steps
         self._moved = moved
         self._tell = tell
-        self._jobs: list[_Job] = []
+        self._jobs: list[FileOnItsWay] = []
         self._lock = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_closing = threading.Event()
@@ -131,22 +135,24 @@ class FileSteps:
             try:
                 found = json.loads(note.read_text())
                 if found["owner"] == owner:
-                    self.begin(_Job(**(found | {"path": Path(found["path"])})))
+                    self.begin(FileOnItsWay(**(found | {"path": Path(found["path"])})))
             except (OSError, ValueError, TypeError, KeyError) as error:
                 _log.warning("%s cannot be read: %s", note, error)
 
-    def plan(self, run_uid: str, path: Path, start: Document, owner: str) -> "_Job | None":
+    def plan(
+        self, run_uid: str, path: Path, start: Document, owner: str, *, checksum: str = "", is_lost: bool = False
+    ) -> "FileOnItsWay | None":
         """Note that the steps are due for a complete file; they wait for `begin`, or for the next start.
 
         Without an owner nobody takes up what is left when the process dies.
         """
         if not self._steps:
             return None
-        job = _Job(run_uid, path, decode(encode(start)), owner)
+        job = FileOnItsWay(run_uid, path, decode(encode(start)), owner, is_lost=is_lost, checksum=checksum)
         self._note(job)
         return job
 
-    def begin(self, job: "_Job | None") -> None:
+    def begin(self, job: "FileOnItsWay | None") -> None:
         """Do what was planned, unless it is under way."""
         with self._lock:
             is_known = job is None or any(job.run_uid == other.run_uid for other in self._jobs)
@@ -165,7 +171,7 @@ class FileSteps:
         if thread is not None:
             thread.join(_CLOSING)
 
-    def _put(self, job: _Job) -> None:
+    def _put(self, job: FileOnItsWay) -> None:
         with self._lock:
             self._jobs.append(job)
             if self._thread is None:
@@ -191,7 +197,7 @@ class FileSteps:
                     self._jobs.remove(job)
                 self._lock.notify_all()
 
-    def _advance(self, job: _Job) -> bool:
+    def _advance(self, job: FileOnItsWay) -> bool:
         """Do the steps that are left; False if the process ends first."""
         while job.done < len(self._steps):
             step = self._steps[job.done]
@@ -214,12 +220,13 @@ class FileSteps:
         self._note_path(job).unlink(missing_ok=True)
         return True
 
-    def _do(self, step: Step, job: _Job) -> None:
+    def _do(self, step: Step, job: FileOnItsWay) -> None:
         if step.command:
             words = [word.replace("{path}", str(job.path)) for word in step.command]
             done = subprocess.run(words, capture_output=True, text=True, timeout=step.timeout, check=False)
             if done.returncode != 0:
                 raise OSError(f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
+            job.checksum = ""  # it may have changed the file
             return
         has_links = job.path.exists() and _has_links(job.path)
         if has_links and step.move_to:
@@ -232,11 +239,11 @@ class FileSteps:
             return
         _copy(job.path, target, is_move=bool(step.move_to))
         if step.move_to:  # repeated as a whole if the process dies in between
-            self._moved(job.run_uid, job.path, target, job.start)
+            self._moved(job, target)
             job.path.unlink(missing_ok=True)
             job.path = target
 
-    def _note(self, job: _Job) -> None:
+    def _note(self, job: FileOnItsWay) -> None:
         if not job.owner:
             return
         try:
@@ -247,7 +254,7 @@ class FileSteps:
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._note_path(job), error, extra={"run": job.run_uid})
 
-    def _note_path(self, job: _Job) -> Path:
+    def _note_path(self, job: FileOnItsWay) -> Path:
         return self._folder / f"{file_word(job.run_uid, default='run')}.json"
 
 

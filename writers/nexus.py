@@ -12,7 +12,7 @@ import msgspec
 from bec_bluesky.documents import AnalysisResult, Document, Emit, FileReady, RunCallback, RunProblem, RunSink
 from bec_bluesky.errors import SettingsError
 from writers._disk import MIN_FREE, Room
-from writers._file_steps import FileSteps, steps_of
+from writers._file_steps import FileOnItsWay, FileSteps, steps_of
 from writers._nexus_checksum import Checksums
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
@@ -124,11 +124,12 @@ class NexusWriter(RunCallback):
         place = Place(self._root, self._template, start, min_free=self._min_free)
         place.remove_follow()  # what a killed process left
         if (published := place.find()) is not None:  # killed before it was announced
-            self.emit(announce_again(published, start))
+            ready = announce_again(published, start)
+            self.emit(ready)
             self._index.add(uid, published)
             place.clear(published)
             self._begun.remove(uid)
-            self._steps.begin(self._steps.plan(uid, published, start, self.owner))
+            self._steps.begin(self._steps.plan(uid, published, start, self.owner, checksum=ready.checksum))
             return None
         place.prepare(self._root)
         self._watch_room(uid)
@@ -300,7 +301,7 @@ class NexusWriter(RunCallback):
             except OSError as error:  # somebody took it away
                 self._failed[uid] = error
                 continue
-            steps = self._steps.plan(uid, path, file.start, self.owner)
+            steps = self._steps.plan(uid, path, file.start, self.owner, checksum=ready.checksum, is_lost=file.is_lost)
             self.emit(ready)
             if not file.is_lost:
                 self._index.add(uid, path)
@@ -315,11 +316,12 @@ class NexusWriter(RunCallback):
         if (text := self._room.shortage()) is not None:
             self.emit(RunProblem(run_uid=run_uid, source="nexus", text=text))
 
-    def _move(self, run_uid: str, before: Path, after: Path, start: Document) -> None:
+    def _move(self, file: FileOnItsWay, to: Path) -> None:
         """Announce a file at its new place; in the thread of the steps."""
-        self._index.add(run_uid, after)
-        ready = announce_again(after, {**start, "uid": run_uid})
-        self.emit(msgspec.structs.replace(ready, moved_from=str(before)))
+        if not file.is_lost:  # what was lost may come after all
+            self._index.add(file.run_uid, to)
+        ready = announce_again(to, {**file.start, "uid": file.run_uid})
+        self.emit(msgspec.structs.replace(ready, moved_from=str(file.path)))
 
     def _tell_of_step(self, run_uid: str, text: str, is_error: bool) -> None:
         level = "error" if is_error else "warning"

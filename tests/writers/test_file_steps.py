@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from nexus_harness import feed, recorded
+from nexus_harness import Documents, feed, recorded
 
 from bec_bluesky.documents import FileReady, RunProblem
 from bec_bluesky.errors import SettingsError
@@ -238,3 +238,28 @@ def test_room_is_looked_for_again_and_told_again_after_there_was_some(tmp_path: 
     for least, is_told in ((free * 2, False), (0, False), (free * 2, True)):
         room._least, room._next_look = least, 0.0
         assert (room.shortage() is not None) == is_told
+
+
+def lose(writer: NexusWriter, documents: Documents) -> str:
+    """Write a run whose documents were lost after its first event."""
+    uid = str(documents[0][1]["uid"])
+    feed(writer, documents[:3])
+    writer.close_lost(uid)
+    return uid
+
+
+def test_the_documents_of_a_lost_run_that_was_moved_are_taken_when_they_come_after_all(
+    made: Made, tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    writer = made.writer({"move_to": str(there)})
+    documents = recorded([1.0, 2.0, 3.0])
+    uid = lose(writer, documents)
+    assert writer._steps.wait()
+    assert not writer.holds(uid)
+    feed(writer, documents)
+    assert writer._steps.wait()
+    assert writer.holds(uid)
+    assert [len(list(read_documents(path))) for path in there.iterdir()] == [4]
+    assert len(list(read_documents(made.files[-1].path))) == 6
+    assert "is not overwritten" in made.alarms[-1].text, "the lost file has the name there"
