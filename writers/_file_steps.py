@@ -189,8 +189,9 @@ class FileSteps:
                 job = self._jobs[0]
             try:
                 is_over = self._advance(job)
-            except Exception:  # noqa: BLE001  # what one file breaks must not keep the others
-                _log.exception("what follows %s is given up", job.path, extra={"run": job.run_uid})
+            except Exception as error:  # noqa: BLE001  # what one file breaks must not keep the others
+                _log.warning("what follows %s is given up", job.path, exc_info=error, extra={"run": job.run_uid})
+                self._tell(job.run_uid, f"what follows {job.path} is given up until the next start: {error!r}", True)
                 is_over = True
             with self._lock:
                 if is_over:
@@ -223,7 +224,9 @@ class FileSteps:
     def _do(self, step: Step, job: FileOnItsWay) -> None:
         if step.command:
             words = [word.replace("{path}", str(job.path)) for word in step.command]
-            done = subprocess.run(words, capture_output=True, text=True, timeout=step.timeout, check=False)
+            done = subprocess.run(
+                words, capture_output=True, text=True, errors="replace", timeout=step.timeout, check=False
+            )
             if done.returncode != 0:
                 raise OSError(f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
             job.checksum = ""  # it may have changed the file

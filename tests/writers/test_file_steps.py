@@ -263,3 +263,17 @@ def test_the_documents_of_a_lost_run_that_was_moved_are_taken_when_they_come_aft
     assert [len(list(read_documents(path))) for path in there.iterdir()] == [4]
     assert len(list(read_documents(made.files[-1].path))) == 6
     assert "is not overwritten" in made.alarms[-1].text, "the lost file has the name there"
+
+
+def test_what_a_command_prints_may_be_anything(made: Made, tmp_path: Path) -> None:
+    made.run(made.writer({"command": ["printf", "\\344"]}, {"copy_to": str(tmp_path / "copies")}))
+    assert len(list((tmp_path / "copies").iterdir())) == 1
+    assert made.alarms == []
+
+
+def test_an_error_that_nobody_foresaw_is_told(made: Made, tmp_path: Path) -> None:
+    made.run(made.writer({"command": ["a\0b"]}))
+    (alarm,) = made.alarms
+    assert alarm.level == "error"
+    assert "null byte" in alarm.text
+    assert Path(made.files[0].path).is_file()
