@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +239,7 @@ class FileSteps:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.parent.samefile(job.path.parent):
             return
-        _copy(job.path, target, is_move=bool(step.move_to))
+        _copy(job.path, target, job.run_uid, is_move=bool(step.move_to))
         if step.move_to:  # repeated as a whole if the process dies in between
             self._moved(job, target)
             job.path.unlink(missing_ok=True)
@@ -268,17 +267,24 @@ def _has_links(path: Path) -> bool:
         return isinstance(files, h5py.Group) and len(files) > 0
 
 
-def _copy(source: Path, target: Path, *, is_move: bool) -> None:
+def _copy(source: Path, target: Path, run_uid: str, *, is_move: bool) -> None:
     """Make a file with the same content, never over another one, and read it back; raises OSError."""
     if target.exists():  # of an attempt that was cut short after this
         if not source.exists() or checksum(target) == checksum(source):
             return
         raise FileExistsError(f"{target} is there with another content, and is not overwritten")
     if is_move and source.stat().st_dev == target.parent.stat().st_dev:
-        os.link(source, target)
-        sync(target.parent)
-        return
-    hidden = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}.part")
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            raise
+        except OSError as error:  # another mount of the same disk, or a file system without hard links
+            _log.debug("%s is copied: %s", source, error)
+        else:
+            sync(target.parent)
+            return
+    hidden = target.with_name(f".{target.name}.{file_word(run_uid, default='run')}.part")
+    hidden.unlink(missing_ok=True)  # of an attempt that was killed
     try:
         shutil.copy2(source, hidden)
         sync(hidden)

@@ -1,5 +1,6 @@
 """Copies, moves and commands after a file is complete, and the room on its disk."""
 
+import errno
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from nexus_harness import Documents, feed, recorded
 from bec_bluesky.documents import FileReady, RunProblem
 from bec_bluesky.errors import SettingsError
 from writers._disk import Room
+from writers._nexus_checksum import checksum
 from writers.nexus import NexusWriter, read_documents
 
 
@@ -277,3 +279,48 @@ def test_an_error_that_nobody_foresaw_is_told(made: Made, tmp_path: Path) -> Non
     assert alarm.level == "error"
     assert "null byte" in alarm.text
     assert Path(made.files[0].path).is_file()
+
+
+def test_a_disk_that_refuses_hard_links_gets_a_copy(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(source).suffix == ".nxs":  # as between two mounts of one disk
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    made.run(made.writer({"move_to": str(tmp_path / "there")}))
+    first, second = made.files
+    assert not Path(first.path).exists()
+    assert checksum(Path(second.path)) == first.checksum == second.checksum
+    assert made.alarms == []
+
+
+def test_what_a_killed_copy_left_is_not_kept(made: Made, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    code = f"""
+import errno
+import os
+from tests.writers.nexus_harness import feed, recorded
+from writers import _file_steps
+from writers.nexus import NexusWriter
+_file_steps.sync = lambda path: os._exit(9)
+writer = NexusWriter(directory={str(made.root)!r}, after=[dict(copy_to={str(there)!r})], wait_for_results=0)
+writer.owner = "here:nexus"
+if list(writer._root.rglob("*.nxs")):
+    writer.tick()
+else:
+    feed(writer, recorded([1.0, 2.0]))
+writer._steps.wait()
+"""
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 9
+        assert len(list(there.iterdir())) == 1
+    writer = made.writer({"copy_to": str(there)})
+    writer.tick()
+    assert writer._steps.wait()
+    (copy,) = there.iterdir()
+    assert len(list(read_documents(copy))) == 5
