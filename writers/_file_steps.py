@@ -200,11 +200,14 @@ class FileSteps:
     def _advance(self, job: FileOnItsWay) -> bool:
         """Do the steps that are left; False if the process ends first."""
         while job.done < len(self._steps):
+            if self._is_left(job):
+                return False
             step = self._steps[job.done]
             pause = step.pause
             for attempt in range(1, step.attempts + 1):
                 try:
-                    self._do(step, job)
+                    if not self._do(step, job):
+                        return False
                     break
                 except (OSError, SettingsError, subprocess.SubprocessError) as error:
                     text = f"{step} of {job.path.name} failed: {error}"
@@ -220,7 +223,12 @@ class FileSteps:
         self._note_path(job).unlink(missing_ok=True)
         return True
 
-    def _do(self, step: Step, job: FileOnItsWay) -> None:
+    def _is_left(self, job: FileOnItsWay) -> bool:
+        """Tell whether the rest is for the next start: nobody hears any more what is told."""
+        return self._is_closing.is_set() and bool(job.owner)
+
+    def _do(self, step: Step, job: FileOnItsWay) -> bool:
+        """Do one step; False if the writer was closed before it was done."""
         if step.command:
             words = [word.replace("{path}", str(job.path)) for word in step.command]
             done = subprocess.run(
@@ -229,7 +237,7 @@ class FileSteps:
             if done.returncode != 0:
                 raise OSError(f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
             job.checksum = ""  # it may have changed the file
-            return
+            return True
         has_links = job.path.exists() and _has_links(job.path)
         if has_links and step.move_to:
             raise SettingsError("it has links to files of detectors, which it would lose: copy it, and move the folder")
@@ -238,12 +246,16 @@ class FileSteps:
             self._tell(job.run_uid, f"{target} is a copy whose links lead to frames that are not there", False)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.parent.samefile(job.path.parent):
-            return
+            return True
         _copy(job.path, target, job.run_uid, is_move=bool(step.move_to))
-        if step.move_to:  # repeated as a whole if the process dies in between
-            self._moved(job, target)
-            job.path.unlink(missing_ok=True)
-            job.path = target
+        if not step.move_to:
+            return True
+        if self._is_left(job):
+            return False
+        self._moved(job, target)  # the move is repeated as a whole if the process dies in between
+        job.path.unlink(missing_ok=True)
+        job.path = target
+        return True
 
     def _note(self, job: FileOnItsWay) -> None:
         if not job.owner:

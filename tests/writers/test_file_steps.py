@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from nexus_harness import Documents, feed, recorded
 
 from bec_bluesky.documents import FileReady, RunProblem
 from bec_bluesky.errors import SettingsError
+from writers import _file_steps
 from writers._disk import Room
 from writers._nexus_checksum import checksum
 from writers.nexus import NexusWriter, read_documents
@@ -324,3 +326,37 @@ writer._steps.wait()
     assert writer._steps.wait()
     (copy,) = there.iterdir()
     assert len(list(read_documents(copy))) == 5
+
+
+def test_a_move_that_outlasts_its_writer_is_left_to_the_next_start(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying, may_go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any, **options: Any) -> None:
+        copying.set()
+        assert may_go_on.wait(30)
+        copy(*given, **options)
+
+    copy = _file_steps._copy
+    monkeypatch.setattr(_file_steps, "_copy", slow)
+    monkeypatch.setattr(_file_steps, "_CLOSING", 0.0)
+    after = {"move_to": str(tmp_path / "there")}, {"copy_to": str(tmp_path / "copies")}
+    writer = made.writer(*after)
+    feed(writer, recorded([1.0, 2.0]))
+    assert copying.wait(30)
+    thread = writer._steps._thread
+    assert thread is not None
+    writer.close()
+    may_go_on.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    (ready,) = made.files
+    assert Path(ready.path).is_file()
+    assert not (tmp_path / "copies").exists()
+    again = made.writer(*after)
+    again.tick()
+    assert again._steps.wait()
+    assert made.files[1].moved_from == ready.path
+    assert not Path(ready.path).exists()
+    assert len(list((tmp_path / "copies").iterdir())) == 1
