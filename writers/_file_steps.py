@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import h5py
 import msgspec
@@ -96,6 +97,8 @@ class FileOnItsWay:
     path: Path
     start: dict[str, Any]
     owner: str = ""
+    note: str = ""
+    """The name of its note: a run whose documents were lost and came after all has two files."""
     done: int = 0
     """Steps that were done."""
     is_lost: bool = False
@@ -134,7 +137,7 @@ class FileSteps:
             try:
                 found = json.loads(note.read_text())
                 if found["owner"] == owner:
-                    self.begin(FileOnItsWay(**(found | {"path": Path(found["path"])})))
+                    self.begin(FileOnItsWay(**(found | {"path": Path(found["path"]), "note": note.name})))
             except (OSError, ValueError, TypeError, KeyError) as error:
                 _log.warning("%s cannot be read: %s", note, error)
 
@@ -147,14 +150,15 @@ class FileSteps:
         """
         if not self._steps:
             return None
-        job = FileOnItsWay(run_uid, path, decode(encode(start)), owner, is_lost=is_lost, checksum=checksum)
+        note = f"{file_word(run_uid, default='run')}.{crc32(os.fsencode(path)):08x}.json"
+        job = FileOnItsWay(run_uid, path, decode(encode(start)), owner, note, is_lost=is_lost, checksum=checksum)
         self._note(job)
         return job
 
     def begin(self, job: "FileOnItsWay | None") -> None:
         """Do what was planned, unless it is under way."""
         with self._lock:
-            is_known = job is None or any(job.run_uid == other.run_uid for other in self._jobs)
+            is_known = job is None or any(job.note == other.note for other in self._jobs)
         if job is not None and not is_known:
             self._put(job)
 
@@ -269,7 +273,7 @@ class FileSteps:
             _log.warning("%s cannot be written: %s", self._note_path(job), error, extra={"run": job.run_uid})
 
     def _note_path(self, job: FileOnItsWay) -> Path:
-        return self._folder / f"{file_word(job.run_uid, default='run')}.json"
+        return self._folder / job.note
 
 
 def _has_links(path: Path) -> bool:

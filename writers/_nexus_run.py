@@ -335,8 +335,8 @@ class RunFile:
             )
 
 
-def announce_again(path: Path, start: Document) -> FileReady:
-    """Say that a file is there which an earlier process made, with what the file itself tells."""
+def announce_again(path: Path, start: Document, *, digest: str = "") -> FileReady:
+    """Say that a file is there, with what the file itself tells; `digest` is its checksum, if that is known."""
     shapes: dict[str, list[int]] = {}
     with h5py.File(path, "r") as file:
         data, problems = file.get("entry/data"), file.get("entry/run/problems")
@@ -345,7 +345,7 @@ def announce_again(path: Path, start: Document) -> FileReady:
             if isinstance(signal, h5py.Dataset):  # not a broken link
                 shapes[f"/entry/data/{data.attrs['signal']}"] = list(signal.shape)
         texts = [str(text) for text in problems.asstr()[()]] if isinstance(problems, h5py.Dataset) else []
-    return _file_ready(path, start, shapes, texts, checksum(path))
+    return _file_ready(path, start, shapes, texts, digest or checksum(path))
 
 
 def _file_ready(

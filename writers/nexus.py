@@ -320,8 +320,9 @@ class NexusWriter(RunCallback):
         """Announce a file at its new place; in the thread of the steps."""
         if not file.is_lost:  # what was lost may come after all
             self._index.add(file.run_uid, to)
-        ready = announce_again(to, {**file.start, "uid": file.run_uid})
-        self.emit(msgspec.structs.replace(ready, moved_from=str(file.path)))
+        known = file.path if file.path.exists() else to  # a place that hangs would hold up all that use HDF5
+        ready = announce_again(known, {**file.start, "uid": file.run_uid}, digest=file.checksum)
+        self.emit(msgspec.structs.replace(ready, path=str(to), moved_from=str(file.path)))
 
     def _tell_of_step(self, run_uid: str, text: str, is_error: bool) -> None:
         level = "error" if is_error else "warning"

@@ -18,7 +18,7 @@ from nexus_harness import Documents, feed, recorded
 
 from bec_bluesky.documents import FileReady, RunProblem
 from bec_bluesky.errors import SettingsError
-from writers import _file_steps
+from writers import _file_steps, _nexus_run
 from writers._disk import Room
 from writers._nexus_checksum import checksum
 from writers.nexus import NexusWriter, read_documents
@@ -180,7 +180,7 @@ def test_a_move_that_a_kill_cut_short_is_completed_by_the_next_start(made: Made,
 import os, signal
 from pathlib import Path
 from tests.writers.nexus_harness import feed, recorded
-from writers import _file_steps
+from writers import _file_steps, _nexus_run
 from writers.nexus import NexusWriter
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -307,7 +307,7 @@ def test_what_a_killed_copy_left_is_not_kept(made: Made, tmp_path: Path) -> None
 import errno
 import os
 from tests.writers.nexus_harness import feed, recorded
-from writers import _file_steps
+from writers import _file_steps, _nexus_run
 from writers.nexus import NexusWriter
 _file_steps.sync = lambda path: os._exit(9)
 writer = NexusWriter(directory={str(made.root)!r}, after=[dict(copy_to={str(there)!r})], wait_for_results=0)
@@ -360,3 +360,48 @@ def test_a_move_that_outlasts_its_writer_is_left_to_the_next_start(
     assert made.files[1].moved_from == ready.path
     assert not Path(ready.path).exists()
     assert len(list((tmp_path / "copies").iterdir())) == 1
+
+
+def test_a_move_is_announced_from_its_old_place_by_the_known_checksum(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    opened: list[Path] = []
+    file_of = h5py.File
+
+    def opening(name: Any, *given: Any, **options: Any) -> h5py.File:
+        opened.append(Path(name))
+        return file_of(name, *given, **options)
+
+    monkeypatch.setattr(_nexus_run.h5py, "File", opening)
+    monkeypatch.setattr(_nexus_run, "checksum", None)
+    made.run(made.writer({"move_to": str(there)}))
+    first, second = made.files
+    assert checksum(Path(second.path)) == first.checksum == second.checksum
+    assert (second.size, second.shapes) == (first.size, first.shapes)
+    assert Path(first.path) in opened
+    assert Path(second.path) not in opened
+
+
+def test_a_command_that_changes_the_file_has_it_announced_by_its_new_checksum(made: Made, tmp_path: Path) -> None:
+    code = "import sys, h5py; h5py.File(sys.argv[1], 'a').create_dataset('more', data=1)"
+    made.run(made.writer({"command": [sys.executable, "-c", code, "{path}"]}, {"move_to": str(tmp_path / "there")}))
+    first, second = made.files
+    assert checksum(Path(second.path)) == second.checksum != first.checksum
+
+
+def test_both_files_of_a_run_that_came_after_all_are_copied(made: Made, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    copies.write_text("a file where the folder should be")
+    after = {"copy_to": str(copies), "attempts": 1}
+    writer = made.writer(after)
+    documents = recorded([1.0, 2.0, 3.0])
+    lose(writer, documents)
+    feed(writer, documents)
+    assert writer._steps.wait()
+    copies.unlink()
+    again = made.writer(after)
+    again.tick()
+    assert again._steps.wait()
+    assert sorted(len(list(read_documents(path))) for path in copies.iterdir()) == [4, 6]
+    assert not list((made.root / ".after").iterdir())
