@@ -20,7 +20,7 @@ from writers._nexus_external import ExternalFiles
 from writers._nexus_follow import FollowFile
 from writers._nexus_layout import LayoutRun, load_layout
 from writers._nexus_lost import OpenFiles, PartFile
-from writers._nexus_place import FileIndex, Place
+from writers._nexus_place import FileIndex, Place, published_from
 from writers._nexus_run import RunFile, announce_again
 from writers._nexus_template import FileTemplate
 
@@ -124,12 +124,8 @@ class NexusWriter(RunCallback):
         place = Place(self._root, self._template, start, min_free=self._min_free)
         place.remove_follow()  # what a killed process left
         if (published := place.find()) is not None:  # killed before it was announced
-            ready = announce_again(published, start)
-            self.emit(ready)
-            self._index.add(uid, published)
             place.clear(published)
-            self._begun.remove(uid)
-            self._steps.begin(self._steps.plan(uid, published, start, self.owner, checksum=ready.checksum))
+            self._tell_of(announce_again(published, start), start)
             return None
         place.prepare(self._root)
         self._watch_room(uid)
@@ -140,24 +136,31 @@ class NexusWriter(RunCallback):
         return _Run(self, RunFile(start, place, external, self._classes, self._layouts, follow))
 
     def unfinished(self) -> list[str]:
-        """Give the runs of this owner that have a part file and are not open here."""
+        """Give the runs of this owner that have a part file, or were not announced, and are not open here."""
         found: list[str] = []
         for uid, part in self._begun.of(self.owner).items() if self.owner else ():
             if uid in self.open_runs or uid in self._ending or uid in self._unannounced:
                 continue
-            if self.holds(uid) or not (part.exists() or part.with_suffix(".before").exists()):
-                self._begun.remove(uid)
-            else:
+            if not self.holds(uid) and (_is_left(part) or published_from(part, uid) is not None):
                 found.append(uid)
+            else:
+                self._begun.remove(uid)
         return found
 
     def close_lost(self, run_uid: str) -> None:
         """Complete the file of a run whose documents are gone, with what it holds; it says so.
 
+        One that a killed process had completed and not announced is announced.
         Raises SettingsError if its part file cannot be read; that stays as it is.
         """
         part = self._begun.of(self.owner).get(run_uid)
         if run_uid not in self.open_runs and part is not None:
+            published = None if _is_left(part) else published_from(part, run_uid)
+            if published is not None:
+                path, is_lost = published
+                _, start = next(read_documents(path))
+                self._tell_of(announce_again(path, start), start, is_lost=is_lost)
+                return
             self._write_again(run_uid, part)
         super().close_lost(run_uid)
 
@@ -301,16 +304,21 @@ class NexusWriter(RunCallback):
             except OSError as error:  # somebody took it away
                 self._failed[uid] = error
                 continue
-            steps = self._steps.plan(uid, path, file.start, self.owner, checksum=ready.checksum, is_lost=file.is_lost)
-            self.emit(ready)
-            if not file.is_lost:
-                self._index.add(uid, path)
-            self._begun.remove(uid)
-            self._steps.begin(steps)
             for problem in ready.problems:
                 _log.warning("%s: %s", path.name, problem, extra={"run": uid})
-            for problem in _alarms(ready):
-                self.emit(problem)
+            self._tell_of(ready, file.start, is_lost=file.is_lost)
+
+    def _tell_of(self, ready: FileReady, start: Document, *, is_lost: bool = False) -> None:
+        """Announce a complete file, and begin what is to be done with it."""
+        uid, path = ready.run_uid, Path(ready.path)
+        steps = self._steps.plan(uid, path, start, self.owner, checksum=ready.checksum, is_lost=is_lost)
+        self.emit(ready)
+        if not is_lost:  # what was lost may come after all
+            self._index.add(uid, path)
+        self._begun.remove(uid)
+        self._steps.begin(steps)
+        for problem in _alarms(ready):
+            self.emit(problem)
 
     def _watch_room(self, run_uid: str) -> None:
         if (text := self._room.shortage()) is not None:
@@ -332,6 +340,11 @@ class NexusWriter(RunCallback):
         for run in self.open_runs.values():
             if isinstance(run, _Run):
                 yield run.file
+
+
+def _is_left(part: Path) -> bool:
+    """Tell whether something is left of what an attempt wrote that was cut short."""
+    return part.exists() or part.with_suffix(".before").exists()
 
 
 def _alarms(ready: FileReady) -> list[RunProblem]:
