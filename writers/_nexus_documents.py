@@ -23,6 +23,8 @@ _FORMAT = (
     "numpy arrays are lists, NaN and the infinities are NaN, Infinity and -Infinity"
 )
 
+_AT_ONCE = 1_000
+
 
 class DocumentLog:
     """Collects documents as JSON, and appends them to the dataset `json`."""
@@ -62,12 +64,21 @@ def read_documents(path: str | Path, *, as_lists: bool = True) -> Iterator[tuple
     with h5py.File(path, "r") as file:
         texts = file["entry/documents/json"]
         assert isinstance(texts, h5py.Dataset)
-        for begin in range(0, len(texts), 1_000):
-            for text in texts[begin : begin + 1_000]:
-                name, doc, *references = decode(text)
-                for found in references:
-                    _put_back(doc["data"], file, found, as_lists=as_lists)
-                yield name, doc
+        for text in _texts(texts):
+            name, doc, *references = decode(text)
+            for found in references:
+                _put_back(doc["data"], file, found, as_lists=as_lists)
+            yield name, doc
+
+
+def _texts(dataset: h5py.Dataset) -> Iterator[Any]:
+    """Read many texts at once, and one by one where that fails, so that all before a torn one are given."""
+    for begin in range(0, len(dataset), _AT_ONCE):
+        try:
+            texts = dataset[begin : begin + _AT_ONCE]
+        except (OSError, RuntimeError):
+            texts = (dataset[row] for row in range(begin, min(begin + _AT_ONCE, len(dataset))))
+        yield from texts
 
 
 def _put_back(data: dict[str, Any], file: h5py.File, references: Mapping[str, Any], *, as_lists: bool) -> None:

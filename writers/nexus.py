@@ -173,7 +173,8 @@ class NexusWriter(RunCallback):
             documents = left.documents()
             _, start = next(documents)
         except (OSError, StopIteration) as error:
-            raise SettingsError(f"{longest} cannot be read ({error or 'it holds no documents'}): it stays") from error
+            why = str(error) or left.problem or "it holds no documents"
+            raise SettingsError(f"{longest} cannot be read ({why}): it stays") from error
         self.take(run_uid, "start", start)
         if run_uid not in self.open_runs:  # its file was complete, and is announced now
             return

@@ -9,6 +9,7 @@ from nexus_harness import feed, recorded
 
 from bec_bluesky.documents import FileReady
 from bec_bluesky.documents._lost import LOST
+from bec_bluesky.errors import SettingsError
 from writers._nexus_checksum import Checksums
 from writers.nexus import NexusWriter, read_documents
 
@@ -85,4 +86,47 @@ def test_a_file_that_was_not_announced_is_announced_once_when_its_run_is_fed_aga
     feed(writer, documents)
     assert writer.unfinished() == []
     assert len(starts.files) == 1
+    writer.close()
+
+
+def test_a_part_with_a_hole_is_closed_with_the_documents_before_it_and_kept(starts: Starts) -> None:
+    documents = recorded([float(number) for number in range(3_000)])
+    uid = documents[0][1]["uid"]
+    killed = starts.start()
+    feed(killed, documents[:-1])
+    killed.close()
+    (part,) = starts.root.rglob(".*.part")
+    content = bytearray(part.read_bytes())
+    heaps = [place for place in range(0, len(content), 8) if content[place : place + 4] == b"GCOL"]
+    hole = heaps[len(heaps) // 2]
+    content[hole : hole + 4_096] = bytes(4_096)  # a page that did not get to the disk before a power cut
+    part.write_bytes(content)
+    writer = starts.start()
+    assert writer.unfinished() == [uid]
+    writer.close_lost(uid)
+    (ready,) = starts.files
+    kept = next(starts.root.rglob("*_as_it_was.nxs"))
+    assert any(f"is kept in {kept.name}" in problem for problem in ready.problems)
+    assert kept.read_bytes() == content
+    *found, stop = read_documents(ready.path)
+    assert 1_000 < len(found) < 3_000
+    assert [doc["uid"] for _, doc in found] == [doc["uid"] for _, doc in documents[: len(found)]]
+    assert stop[1]["documents_lost"]
+    assert writer.unfinished() == []
+    assert not writer.open_runs
+    writer.close()
+
+
+def test_a_part_that_cannot_be_opened_stays_and_is_told(starts: Starts) -> None:
+    documents = recorded([1.0, 2.0])
+    killed = starts.start()
+    feed(killed, documents[:3])
+    killed.close()
+    (part,) = starts.root.rglob(".*.part")
+    part.write_bytes(b"no HDF5")
+    writer = starts.start()
+    with pytest.raises(SettingsError, match="cannot be read"):
+        writer.close_lost(documents[0][1]["uid"])
+    assert part.read_bytes() == b"no HDF5"
+    assert not writer.open_runs
     writer.close()
