@@ -38,6 +38,11 @@ class DocumentLog:
         """Documents in memory."""
         return len(self._waiting)
 
+    @property
+    def rows(self) -> int:
+        """Documents in the file."""
+        return self._dataset.rows
+
     def append(self, name: str, doc: Document, references: References) -> None:
         """Keep a document as it is now, without the data that are rows of other datasets."""
         if references:

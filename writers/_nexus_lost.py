@@ -101,6 +101,20 @@ class PartFile:
             self.problem = f"its columns cannot be read ({error!r:.100})"
         return not self.problem
 
+    def has_more(self, documents: int, rows: int) -> bool:
+        """Tell whether more documents or events can be read in the file, and it has no second name yet."""
+        try:
+            if self.path.stat().st_nlink > 1:
+                return False
+            with h5py.File(self.path, "r") as file:
+                texts, streams = file.get("entry/documents/json"), file.get("entry/streams")
+                groups = streams.values() if isinstance(streams, h5py.Group) else ()
+                columns = [group.get("time") for group in groups]
+                found = sum(len(times) for times in columns if isinstance(times, h5py.Dataset))
+                return found > rows or (isinstance(texts, h5py.Dataset) and len(texts) > documents)
+        except (OSError, RuntimeError, KeyError):
+            return False
+
     def keep(self, name: str) -> Path:
         """Give the file a second, visible name beside it, which no other file has; raises OSError."""
         for number in range(1, 100):

@@ -34,7 +34,8 @@ class Place:
         self._run_uid = str(start["uid"])
         self._uid = file_word(start["uid"], default="run")
         self.part = self._folder / f".{self._stem}.{self._uid}.part"
-        self._before = self.part.with_suffix(".before")
+        self.before = self.part.with_suffix(".before")
+        """What an earlier attempt left, until the file is complete."""
         self.follow = self._folder / f"{self._stem}.{self._uid}.follow.h5"
         """Where a growing run can be read."""
         self.follow_folder = self._folder / f".{self._stem}.{self._uid}.follow"
@@ -65,14 +66,14 @@ class Place:
 
     def _set_aside(self) -> None:
         """Keep the longest of what earlier attempts left: its documents might be nowhere else."""
-        self.is_resumed = self._before.exists()
+        self.is_resumed = self.before.exists()
         with contextlib.suppress(FileNotFoundError):
             size = self.part.stat().st_size
             self.is_resumed = True
-            if self._before.exists() and self._before.stat().st_size > size:
+            if self.before.exists() and self.before.stat().st_size > size:
                 self.part.unlink()
             else:
-                self.part.replace(self._before)
+                self.part.replace(self.before)
 
     def check_space(self, needed: int) -> None:
         """Raise SettingsError unless, after so many bytes more, the disk still has what must stay free."""
@@ -97,7 +98,7 @@ class Place:
 
     def clear(self, path: Path) -> None:
         """Remove what a kill left beside the complete file: its hidden name, and what was set aside."""
-        self._before.unlink(missing_ok=True)
+        self.before.unlink(missing_ok=True)
         if self.part.exists() and self.part.samefile(path):
             self.part.unlink()
 
@@ -109,7 +110,7 @@ class Place:
                 rename_new(self.part, path)
             except FileExistsError:
                 continue
-            self._before.unlink(missing_ok=True)
+            self.before.unlink(missing_ok=True)
             sync(self._folder)
             return path
         raise FileExistsError(f"every name for {self.part} is taken in {self._folder}")

@@ -130,3 +130,25 @@ def test_a_part_that_cannot_be_opened_stays_and_is_told(starts: Starts) -> None:
     assert part.read_bytes() == b"no HDF5"
     assert not writer.open_runs
     writer.close()
+
+
+@pytest.mark.parametrize("again", [1, 3])
+def test_what_an_earlier_attempt_wrote_is_kept_if_less_comes_again(starts: Starts, again: int) -> None:
+    documents = recorded([1.0, 2.0, 3.0])
+    uid = documents[0][1]["uid"]
+    killed = starts.start()
+    feed(killed, documents[:-1])
+    killed.close()
+    writer = starts.start()
+    feed(writer, documents[: 2 + again])
+    writer.close_lost(uid)
+    (ready,) = starts.files
+    kept = list(starts.root.rglob("*_as_it_was.nxs"))
+    if again == 3:
+        assert kept == []
+        assert ready.problems == [LOST]
+    else:
+        assert [name for name, _ in read_documents(kept[0])] == [name for name, _ in documents[:-1]]
+        assert any(f"is kept in {kept[0].name}" in problem for problem in ready.problems)
+    assert len(list(read_documents(ready.path))) == again + 3
+    writer.close()
