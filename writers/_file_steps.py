@@ -27,6 +27,7 @@ __all__ = ["FileOnItsWay", "FileSteps", "Step", "steps_of"]
 
 _log = logging.getLogger(__name__)
 _FOLDER = ".after"
+_LOST = "_lost"
 _LONGEST_PAUSE = 60.0
 _CLOSING = 5.0
 """Seconds that a copy under way may take when the writer is closed; what is left is done after the next start."""
@@ -105,6 +106,12 @@ class FileOnItsWay:
     """Whether it is the file of a run whose documents were lost, which may come after all."""
     checksum: str = ""
     """Of the file, while it is known."""
+
+    @property
+    def name(self) -> str:
+        """The name at other places, where that of a lost run must not take the name of the complete one."""
+        is_plain = not self.is_lost or self.path.stem.endswith(_LOST)
+        return self.path.name if is_plain else f"{self.path.stem}{_LOST}{self.path.suffix}"
 
 
 class FileSteps:
@@ -245,7 +252,7 @@ class FileSteps:
         has_links = job.path.exists() and _has_links(job.path)
         if has_links and step.move_to:
             raise SettingsError("it has links to files of detectors, which it would lose: copy it, and move the folder")
-        target = step.folder(job.start) / job.path.name
+        target = step.folder(job.start) / job.name
         if has_links:
             self._tell(job.run_uid, f"{target} is a copy whose links lead to frames that are not there", False)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -264,9 +264,10 @@ def test_the_documents_of_a_lost_run_that_was_moved_are_taken_when_they_come_aft
     feed(writer, documents)
     assert writer._steps.wait()
     assert writer.holds(uid)
-    assert [len(list(read_documents(path))) for path in there.iterdir()] == [4]
-    assert len(list(read_documents(made.files[-1].path))) == 6
-    assert "is not overwritten" in made.alarms[-1].text, "the lost file has the name there"
+    lost, complete = (file.path for file in made.files if file.moved_from)
+    assert (Path(lost).stem, Path(complete).stem) == ("000001_recorded_lost", "000001_recorded")
+    assert [len(list(read_documents(path))) for path in (lost, complete)] == [4, 6]
+    assert {alarm.level for alarm in made.alarms} == {"warning"}, "that documents were lost"
 
 
 def test_what_a_command_prints_may_be_anything(made: Made, tmp_path: Path) -> None:
