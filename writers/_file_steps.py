@@ -143,8 +143,9 @@ class FileSteps:
         for note in sorted(self._folder.glob("*.json")) if owner and self._steps else ():
             try:
                 found = json.loads(note.read_text())
-                if found["owner"] == owner:
-                    self.begin(FileOnItsWay(**(found | {"path": Path(found["path"]), "note": note.name})))
+                if found["owner"] == owner:  # its checksum may be another by now
+                    found |= {"path": Path(found["path"]), "note": note.name, "checksum": ""}
+                    self.begin(FileOnItsWay(**found))
             except (OSError, ValueError, TypeError, KeyError) as error:
                 _log.warning("%s cannot be read: %s", note, error)
 
@@ -221,6 +222,8 @@ class FileSteps:
                         return False
                     break
                 except (OSError, SettingsError, subprocess.SubprocessError) as error:
+                    if self._is_left(job):
+                        return False
                     text = f"{step} of {job.path.name} failed: {error}"
                     if attempt == step.attempts or isinstance(error, SettingsError | FileExistsError):
                         self._tell(job.run_uid, f"{text}; the file is at {job.path}, and nothing more is done", True)

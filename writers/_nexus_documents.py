@@ -22,8 +22,8 @@ _FORMAT = (
     "dataset in this file, row]}, and {data key: [path, first row, rows]} for an event_page; "
     "numpy arrays are lists, NaN and the infinities are NaN, Infinity and -Infinity"
 )
-
 _AT_ONCE = 1_000
+"""Documents that are read at once."""
 
 
 class DocumentLog:
