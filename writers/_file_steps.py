@@ -6,11 +6,11 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import h5py
 import msgspec
@@ -23,10 +23,11 @@ from writers._nexus_sync import sync
 from writers._nexus_template import FileTemplate, file_word
 from writers._nexus_text import decode, encode
 
-__all__ = ["FileSteps", "Step", "steps_of"]
+__all__ = ["FileOnItsWay", "FileSteps", "Step", "steps_of"]
 
 _log = logging.getLogger(__name__)
 _FOLDER = ".after"
+_LOST = "_lost"
 _LONGEST_PAUSE = 60.0
 _CLOSING = 5.0
 """Seconds that a copy under way may take when the writer is closed; what is left is done after the next start."""
@@ -90,22 +91,34 @@ class _Folder:
 
 
 @dataclass
-class _Job:
+class FileOnItsWay:
     """A file on its way."""
 
     run_uid: str
     path: Path
     start: dict[str, Any]
     owner: str = ""
+    note: str = ""
+    """The name of its note: a run whose documents were lost and came after all has two files."""
     done: int = 0
     """Steps that were done."""
+    is_lost: bool = False
+    """Whether it is the file of a run whose documents were lost, which may come after all."""
+    checksum: str = ""
+    """Of the file, while it is known."""
+
+    @property
+    def name(self) -> str:
+        """The name at other places, where that of a lost run must not take the name of the complete one."""
+        is_plain = not self.is_lost or self.path.stem.endswith(_LOST)
+        return self.path.name if is_plain else f"{self.path.stem}{_LOST}{self.path.suffix}"
 
 
 class FileSteps:
     """Does the steps for one file after the other; what is not done when the process dies is done by the next.
 
-    `moved(uid, from, to, start)` is called once a file has its new place, before it leaves the old one; `tell(uid,
-    text, is_error)` when something is to be known. Both are called in the thread.
+    `moved(file, to)` is called once a file has its new place, before it leaves the old one; `tell(uid, text, is_error)`
+    when something is to be known. Both are called in the thread.
     """
 
     def __init__(
@@ -113,14 +126,14 @@ class FileSteps:
         root: Path,
         steps: list[Step],
         *,
-        moved: Callable[[str, Path, Path, Document], None],
+        moved: Callable[["FileOnItsWay", Path], None],
         tell: Callable[[str, str, bool], None],
     ) -> None:
         self._folder = root / _FOLDER
         self._steps = steps
         self._moved = moved
         self._tell = tell
-        self._jobs: list[_Job] = []
+        self._jobs: list[FileOnItsWay] = []
         self._lock = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_closing = threading.Event()
@@ -130,26 +143,30 @@ class FileSteps:
         for note in sorted(self._folder.glob("*.json")) if owner and self._steps else ():
             try:
                 found = json.loads(note.read_text())
-                if found["owner"] == owner:
-                    self.begin(_Job(**(found | {"path": Path(found["path"])})))
+                if found["owner"] == owner:  # its checksum may be another by now
+                    found |= {"path": Path(found["path"]), "note": note.name, "checksum": ""}
+                    self.begin(FileOnItsWay(**found))
             except (OSError, ValueError, TypeError, KeyError) as error:
                 _log.warning("%s cannot be read: %s", note, error)
 
-    def plan(self, run_uid: str, path: Path, start: Document, owner: str) -> "_Job | None":
+    def plan(
+        self, run_uid: str, path: Path, start: Document, owner: str, *, checksum: str = "", is_lost: bool = False
+    ) -> "FileOnItsWay | None":
         """Note that the steps are due for a complete file; they wait for `begin`, or for the next start.
 
         Without an owner nobody takes up what is left when the process dies.
         """
         if not self._steps:
             return None
-        job = _Job(run_uid, path, decode(encode(start)), owner)
+        note = f"{file_word(run_uid, default='run')}.{crc32(os.fsencode(path)):08x}.json"
+        job = FileOnItsWay(run_uid, path, decode(encode(start)), owner, note, is_lost=is_lost, checksum=checksum)
         self._note(job)
         return job
 
-    def begin(self, job: "_Job | None") -> None:
+    def begin(self, job: "FileOnItsWay | None") -> None:
         """Do what was planned, unless it is under way."""
         with self._lock:
-            is_known = job is None or any(job.run_uid == other.run_uid for other in self._jobs)
+            is_known = job is None or any(job.note == other.note for other in self._jobs)
         if job is not None and not is_known:
             self._put(job)
 
@@ -165,7 +182,7 @@ class FileSteps:
         if thread is not None:
             thread.join(_CLOSING)
 
-    def _put(self, job: _Job) -> None:
+    def _put(self, job: FileOnItsWay) -> None:
         with self._lock:
             self._jobs.append(job)
             if self._thread is None:
@@ -183,24 +200,30 @@ class FileSteps:
                 job = self._jobs[0]
             try:
                 is_over = self._advance(job)
-            except Exception:  # noqa: BLE001  # what one file breaks must not keep the others
-                _log.exception("what follows %s is given up", job.path, extra={"run": job.run_uid})
+            except Exception as error:  # noqa: BLE001  # what one file breaks must not keep the others
+                _log.warning("what follows %s is given up", job.path, exc_info=error, extra={"run": job.run_uid})
+                self._tell(job.run_uid, f"what follows {job.path} is given up until the next start: {error!r}", True)
                 is_over = True
             with self._lock:
                 if is_over:
                     self._jobs.remove(job)
                 self._lock.notify_all()
 
-    def _advance(self, job: _Job) -> bool:
+    def _advance(self, job: FileOnItsWay) -> bool:
         """Do the steps that are left; False if the process ends first."""
         while job.done < len(self._steps):
+            if self._is_left(job):
+                return False
             step = self._steps[job.done]
             pause = step.pause
             for attempt in range(1, step.attempts + 1):
                 try:
-                    self._do(step, job)
+                    if not self._do(step, job):
+                        return False
                     break
                 except (OSError, SettingsError, subprocess.SubprocessError) as error:
+                    if self._is_left(job):
+                        return False
                     text = f"{step} of {job.path.name} failed: {error}"
                     if attempt == step.attempts or isinstance(error, SettingsError | FileExistsError):
                         self._tell(job.run_uid, f"{text}; the file is at {job.path}, and nothing more is done", True)
@@ -214,29 +237,41 @@ class FileSteps:
         self._note_path(job).unlink(missing_ok=True)
         return True
 
-    def _do(self, step: Step, job: _Job) -> None:
+    def _is_left(self, job: FileOnItsWay) -> bool:
+        """Tell whether the rest is for the next start: nobody hears any more what is told."""
+        return self._is_closing.is_set() and bool(job.owner)
+
+    def _do(self, step: Step, job: FileOnItsWay) -> bool:
+        """Do one step; False if the writer was closed before it was done."""
         if step.command:
             words = [word.replace("{path}", str(job.path)) for word in step.command]
-            done = subprocess.run(words, capture_output=True, text=True, timeout=step.timeout, check=False)
+            done = subprocess.run(
+                words, capture_output=True, text=True, errors="replace", timeout=step.timeout, check=False
+            )
             if done.returncode != 0:
                 raise OSError(f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
-            return
+            job.checksum = ""  # it may have changed the file
+            return True
         has_links = job.path.exists() and _has_links(job.path)
         if has_links and step.move_to:
             raise SettingsError("it has links to files of detectors, which it would lose: copy it, and move the folder")
-        target = step.folder(job.start) / job.path.name
+        target = step.folder(job.start) / job.name
         if has_links:
             self._tell(job.run_uid, f"{target} is a copy whose links lead to frames that are not there", False)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.parent.samefile(job.path.parent):
-            return
-        _copy(job.path, target, is_move=bool(step.move_to))
-        if step.move_to:  # repeated as a whole if the process dies in between
-            self._moved(job.run_uid, job.path, target, job.start)
-            job.path.unlink(missing_ok=True)
-            job.path = target
+            return True
+        _copy(job.path, target, job.run_uid, is_move=bool(step.move_to))
+        if not step.move_to:
+            return True
+        if self._is_left(job):
+            return False
+        self._moved(job, target)  # the move is repeated as a whole if the process dies in between
+        job.path.unlink(missing_ok=True)
+        job.path = target
+        return True
 
-    def _note(self, job: _Job) -> None:
+    def _note(self, job: FileOnItsWay) -> None:
         if not job.owner:
             return
         try:
@@ -247,8 +282,8 @@ class FileSteps:
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._note_path(job), error, extra={"run": job.run_uid})
 
-    def _note_path(self, job: _Job) -> Path:
-        return self._folder / f"{file_word(job.run_uid, default='run')}.json"
+    def _note_path(self, job: FileOnItsWay) -> Path:
+        return self._folder / job.note
 
 
 def _has_links(path: Path) -> bool:
@@ -258,17 +293,24 @@ def _has_links(path: Path) -> bool:
         return isinstance(files, h5py.Group) and len(files) > 0
 
 
-def _copy(source: Path, target: Path, *, is_move: bool) -> None:
+def _copy(source: Path, target: Path, run_uid: str, *, is_move: bool) -> None:
     """Make a file with the same content, never over another one, and read it back; raises OSError."""
     if target.exists():  # of an attempt that was cut short after this
         if not source.exists() or checksum(target) == checksum(source):
             return
         raise FileExistsError(f"{target} is there with another content, and is not overwritten")
     if is_move and source.stat().st_dev == target.parent.stat().st_dev:
-        os.link(source, target)
-        sync(target.parent)
-        return
-    hidden = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}.part")
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            raise
+        except OSError as error:  # another mount of the same disk, or a file system without hard links
+            _log.debug("%s is copied: %s", source, error)
+        else:
+            sync(target.parent)
+            return
+    hidden = target.with_name(f".{target.name}.{file_word(run_uid, default='run')}.part")
+    hidden.unlink(missing_ok=True)  # of an attempt that was killed
     try:
         shutil.copy2(source, hidden)
         sync(hidden)

@@ -22,6 +22,8 @@ _FORMAT = (
     "dataset in this file, row]}, and {data key: [path, first row, rows]} for an event_page; "
     "numpy arrays are lists, NaN and the infinities are NaN, Infinity and -Infinity"
 )
+_AT_ONCE = 1_000
+"""Documents that are read at once."""
 
 
 class DocumentLog:
@@ -35,6 +37,11 @@ class DocumentLog:
     def waiting(self) -> int:
         """Documents in memory."""
         return len(self._waiting)
+
+    @property
+    def rows(self) -> int:
+        """Documents in the file."""
+        return self._dataset.rows
 
     def append(self, name: str, doc: Document, references: References) -> None:
         """Keep a document as it is now, without the data that are rows of other datasets."""
@@ -62,12 +69,21 @@ def read_documents(path: str | Path, *, as_lists: bool = True) -> Iterator[tuple
     with h5py.File(path, "r") as file:
         texts = file["entry/documents/json"]
         assert isinstance(texts, h5py.Dataset)
-        for begin in range(0, len(texts), 1_000):
-            for text in texts[begin : begin + 1_000]:
-                name, doc, *references = decode(text)
-                for found in references:
-                    _put_back(doc["data"], file, found, as_lists=as_lists)
-                yield name, doc
+        for text in _texts(texts):
+            name, doc, *references = decode(text)
+            for found in references:
+                _put_back(doc["data"], file, found, as_lists=as_lists)
+            yield name, doc
+
+
+def _texts(dataset: h5py.Dataset) -> Iterator[Any]:
+    """Read many texts at once, and one by one where that fails, so that all before a torn one are given."""
+    for begin in range(0, len(dataset), _AT_ONCE):
+        try:
+            texts = dataset[begin : begin + _AT_ONCE]
+        except (OSError, RuntimeError):
+            texts = (dataset[row] for row in range(begin, min(begin + _AT_ONCE, len(dataset))))
+        yield from texts
 
 
 def _put_back(data: dict[str, Any], file: h5py.File, references: Mapping[str, Any], *, as_lists: bool) -> None:

@@ -72,6 +72,7 @@ class PartFile:
 
     def documents(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Give the documents, as far as they can be read; raises OSError if the file cannot be opened."""
+        h5py.File(self.path, "r").close()
         self._rows = {}
         names: dict[str, str] = {}
         try:
@@ -82,21 +83,37 @@ class PartFile:
                     stream = names.get(str(doc.get("descriptor")), "")
                     self._rows[stream] = self._rows.get(stream, 0) + (len(doc["seq_num"]) if "page" in name else 1)
                 yield name, doc
-        except (ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
             self.problem = f"its documents end in one that cannot be read ({error!r:.100})"
 
     def is_whole(self) -> bool:
         """Tell whether the documents that were given tell all that the file holds."""
         if self.problem:
             return False
-        with h5py.File(self.path, "r") as file:
-            streams = file.get("entry/streams")
-            for group in streams.values() if isinstance(streams, h5py.Group) else ():
-                times = group.get("time")
-                if isinstance(times, h5py.Dataset) and len(times) > self._rows.get(str(group.attrs["stream"]), 0):
-                    self.problem = f"more events of {group.attrs['stream']} are in its columns than among its documents"
-                    return False
-        return True
+        try:
+            with h5py.File(self.path, "r") as file:
+                streams = file.get("entry/streams")
+                for group in streams.values() if isinstance(streams, h5py.Group) else ():
+                    times, stream = group.get("time"), str(group.attrs["stream"])
+                    if isinstance(times, h5py.Dataset) and len(times) > self._rows.get(stream, 0):
+                        self.problem = f"more events of {stream} are in its columns than among its documents"
+        except (OSError, RuntimeError, KeyError) as error:
+            self.problem = f"its columns cannot be read ({error!r:.100})"
+        return not self.problem
+
+    def has_more(self, documents: int, rows: int) -> bool:
+        """Tell whether more documents or events can be read in the file, and it has no second name yet."""
+        try:
+            if self.path.stat().st_nlink > 1:
+                return False
+            with h5py.File(self.path, "r") as file:
+                texts, streams = file.get("entry/documents/json"), file.get("entry/streams")
+                groups = streams.values() if isinstance(streams, h5py.Group) else ()
+                columns = [group.get("time") for group in groups]
+                found = sum(len(times) for times in columns if isinstance(times, h5py.Dataset))
+                return found > rows or (isinstance(texts, h5py.Dataset) and len(texts) > documents)
+        except (OSError, RuntimeError, KeyError):
+            return False
 
     def keep(self, name: str) -> Path:
         """Give the file a second, visible name beside it, which no other file has; raises OSError."""

@@ -1,6 +1,7 @@
 """Where a run's file goes: names that are safe, files that appear whole and are never overwritten."""
 
 import contextlib
+import glob
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from writers._disk import check_space
 from writers._nexus_sync import sync
 from writers._nexus_template import FileTemplate, file_word
 
-__all__ = ["FileIndex", "Place", "rename_new"]
+__all__ = ["FileIndex", "Place", "published_from", "rename_new"]
 
 _log = logging.getLogger(__name__)
 _INDEX = ".runs.jsonl"
@@ -33,7 +34,8 @@ class Place:
         self._run_uid = str(start["uid"])
         self._uid = file_word(start["uid"], default="run")
         self.part = self._folder / f".{self._stem}.{self._uid}.part"
-        self._before = self.part.with_suffix(".before")
+        self.before = self.part.with_suffix(".before")
+        """What an earlier attempt left, until the file is complete."""
         self.follow = self._folder / f"{self._stem}.{self._uid}.follow.h5"
         """Where a growing run can be read."""
         self.follow_folder = self._folder / f".{self._stem}.{self._uid}.follow"
@@ -64,14 +66,14 @@ class Place:
 
     def _set_aside(self) -> None:
         """Keep the longest of what earlier attempts left: its documents might be nowhere else."""
-        self.is_resumed = self._before.exists()
+        self.is_resumed = self.before.exists()
         with contextlib.suppress(FileNotFoundError):
             size = self.part.stat().st_size
             self.is_resumed = True
-            if self._before.exists() and self._before.stat().st_size > size:
+            if self.before.exists() and self.before.stat().st_size > size:
                 self.part.unlink()
             else:
-                self.part.replace(self._before)
+                self.part.replace(self.before)
 
     def check_space(self, needed: int) -> None:
         """Raise SettingsError unless, after so many bytes more, the disk still has what must stay free."""
@@ -96,7 +98,7 @@ class Place:
 
     def clear(self, path: Path) -> None:
         """Remove what a kill left beside the complete file: its hidden name, and what was set aside."""
-        self._before.unlink(missing_ok=True)
+        self.before.unlink(missing_ok=True)
         if self.part.exists() and self.part.samefile(path):
             self.part.unlink()
 
@@ -108,27 +110,50 @@ class Place:
                 rename_new(self.part, path)
             except FileExistsError:
                 continue
-            self._before.unlink(missing_ok=True)
+            self.before.unlink(missing_ok=True)
             sync(self._folder)
             return path
         raise FileExistsError(f"every name for {self.part} is taken in {self._folder}")
 
     def _candidates(self) -> list[Path]:
-        short = f"{self._stem}_{self._uid[:8].strip('-_')}"
-        names = [self._stem, short, f"{self._stem}_{self._uid}", *(f"{short}_{number}" for number in range(2, 100))]
-        return [self._folder / f"{name}{self._suffix}" for name in names]
+        return [self._folder / f"{name}{self._suffix}" for name in _names(self._stem, self._uid)]
+
+
+def published_from(part: Path, run_uid: str) -> tuple[Path, bool] | None:
+    """Give the file that a part became, and whether its documents were lost; a complete one rather than a lost one."""
+    uid = file_word(run_uid, default="run")
+    stem = part.stem.removeprefix(".").removesuffix(f".{uid}")
+    names, lost = _names(stem, uid), None
+    for path in part.parent.glob(f"{glob.escape(stem)}*"):
+        found, is_lost = _identity(path) if path.stem in names else ("", False)
+        if found == run_uid and not is_lost:
+            return path, False
+        lost = path if found == run_uid else lost
+    return None if lost is None else (lost, True)
+
+
+def _names(stem: str, uid: str) -> list[str]:
+    """Give the names that a run's file may have, without suffix, the first ones first."""
+    short = f"{stem}_{uid[:8].strip('-_')}"
+    return [stem, short, f"{stem}_{uid}", *(f"{short}_{number}" for number in range(2, 100))]
 
 
 def _uid_in(path: Path) -> str:
-    """Read whose file it is; nothing if it is not ours."""
+    """Read whose complete file it is; nothing if it is not ours."""
+    uid, is_lost = _identity(path)
+    return "" if is_lost else uid  # what was lost may come after all
+
+
+def _identity(path: Path) -> tuple[str, bool]:
+    """Read whose file it is, and whether documents of the run were lost; no uid if it is not ours."""
     try:
         with h5py.File(path, "r") as file:
             found = file.get("entry/entry_identifier")
-            if not isinstance(found, h5py.Dataset) or "entry/run/documents_lost" in file:
-                return ""  # what was lost may come after all
-            return str(found.asstr()[()])
+            if not isinstance(found, h5py.Dataset) or "entry/documents/json" not in file:
+                return "", False
+            return str(found.asstr()[()]), "entry/run/documents_lost" in file
     except (OSError, TypeError):
-        return ""
+        return "", False
 
 
 def rename_new(source: Path, target: Path) -> None:

@@ -20,6 +20,7 @@ from writers._nexus_follow import FollowFile
 from writers._nexus_head import collection, group_in, write_head, write_root, write_tail
 from writers._nexus_instrument import Axes, link_group, write_instrument, write_logs, write_readout_groups
 from writers._nexus_layout import Layout, LayoutRun
+from writers._nexus_lost import PartFile
 from writers._nexus_place import Place
 from writers._nexus_plot import write_plots
 from writers._nexus_results import Results
@@ -244,6 +245,7 @@ class RunFile:
         for stream in self._streams.values():
             stream.flush(is_last=stream.rows == 0)
         self._documents.flush(is_last=True)
+        self._keep_earlier()
         write_tail(self._entry, self.start, stop)
         self._check_numbers(stop)
         for write in (
@@ -263,6 +265,13 @@ class RunFile:
         self._file.flush()
         self._file.close()
         self._sync.end()
+
+    def _keep_earlier(self) -> None:
+        """Keep what an earlier attempt wrote if it is more, as a file of its own."""
+        earlier = PartFile(self.place.before)
+        if earlier.has_more(self._documents.rows, sum(stream.rows for stream in self._streams.values())):
+            kept = earlier.keep(f"{Path(self.place.name).stem}_as_it_was.nxs")
+            self.problems.append(f"an earlier attempt had more documents than came again: it is kept in {kept.name}")
 
     def _apply_layouts(self, stop: Document) -> None:
         for where, layout in self._layouts.items():
@@ -335,8 +344,8 @@ class RunFile:
             )
 
 
-def announce_again(path: Path, start: Document) -> FileReady:
-    """Say that a file is there which an earlier process made, with what the file itself tells."""
+def announce_again(path: Path, start: Document, *, digest: str = "") -> FileReady:
+    """Say that a file is there, with what the file itself tells; `digest` is its checksum, if that is known."""
     shapes: dict[str, list[int]] = {}
     with h5py.File(path, "r") as file:
         data, problems = file.get("entry/data"), file.get("entry/run/problems")
@@ -345,7 +354,7 @@ def announce_again(path: Path, start: Document) -> FileReady:
             if isinstance(signal, h5py.Dataset):  # not a broken link
                 shapes[f"/entry/data/{data.attrs['signal']}"] = list(signal.shape)
         texts = [str(text) for text in problems.asstr()[()]] if isinstance(problems, h5py.Dataset) else []
-    return _file_ready(path, start, shapes, texts, checksum(path))
+    return _file_ready(path, start, shapes, texts, digest or checksum(path))
 
 
 def _file_ready(

@@ -12,7 +12,7 @@ import msgspec
 from bec_bluesky.documents import AnalysisResult, Document, Emit, FileReady, RunCallback, RunProblem, RunSink
 from bec_bluesky.errors import SettingsError
 from writers._disk import MIN_FREE, Room
-from writers._file_steps import FileSteps, steps_of
+from writers._file_steps import FileOnItsWay, FileSteps, steps_of
 from writers._nexus_checksum import Checksums
 from writers._nexus_classes import DeviceClasses
 from writers._nexus_documents import read_documents
@@ -20,7 +20,7 @@ from writers._nexus_external import ExternalFiles
 from writers._nexus_follow import FollowFile
 from writers._nexus_layout import LayoutRun, load_layout
 from writers._nexus_lost import OpenFiles, PartFile
-from writers._nexus_place import FileIndex, Place
+from writers._nexus_place import FileIndex, Place, published_from
 from writers._nexus_run import RunFile, announce_again
 from writers._nexus_template import FileTemplate
 
@@ -124,11 +124,8 @@ class NexusWriter(RunCallback):
         place = Place(self._root, self._template, start, min_free=self._min_free)
         place.remove_follow()  # what a killed process left
         if (published := place.find()) is not None:  # killed before it was announced
-            self.emit(announce_again(published, start))
-            self._index.add(uid, published)
             place.clear(published)
-            self._begun.remove(uid)
-            self._steps.begin(self._steps.plan(uid, published, start, self.owner))
+            self._tell_of(announce_again(published, start), start)
             return None
         place.prepare(self._root)
         self._watch_room(uid)
@@ -139,24 +136,31 @@ class NexusWriter(RunCallback):
         return _Run(self, RunFile(start, place, external, self._classes, self._layouts, follow))
 
     def unfinished(self) -> list[str]:
-        """Give the runs of this owner that have a part file and are not open here."""
+        """Give the runs of this owner that have a part file, or were not announced, and are not open here."""
         found: list[str] = []
         for uid, part in self._begun.of(self.owner).items() if self.owner else ():
             if uid in self.open_runs or uid in self._ending or uid in self._unannounced:
                 continue
-            if self.holds(uid) or not (part.exists() or part.with_suffix(".before").exists()):
-                self._begun.remove(uid)
-            else:
+            if not self.holds(uid) and (_is_left(part) or published_from(part, uid) is not None):
                 found.append(uid)
+            else:
+                self._begun.remove(uid)
         return found
 
     def close_lost(self, run_uid: str) -> None:
         """Complete the file of a run whose documents are gone, with what it holds; it says so.
 
+        One that a killed process had completed and not announced is announced.
         Raises SettingsError if its part file cannot be read; that stays as it is.
         """
         part = self._begun.of(self.owner).get(run_uid)
         if run_uid not in self.open_runs and part is not None:
+            published = None if _is_left(part) else published_from(part, run_uid)
+            if published is not None:
+                path, is_lost = published
+                _, start = next(read_documents(path))
+                self._tell_of(announce_again(path, start), start, is_lost=is_lost)
+                return
             self._write_again(run_uid, part)
         super().close_lost(run_uid)
 
@@ -169,7 +173,8 @@ class NexusWriter(RunCallback):
             documents = left.documents()
             _, start = next(documents)
         except (OSError, StopIteration) as error:
-            raise SettingsError(f"{longest} cannot be read ({error or 'it holds no documents'}): it stays") from error
+            why = str(error) or left.problem or "it holds no documents"
+            raise SettingsError(f"{longest} cannot be read ({why}): it stays") from error
         self.take(run_uid, "start", start)
         if run_uid not in self.open_runs:  # its file was complete, and is announced now
             return
@@ -300,26 +305,33 @@ class NexusWriter(RunCallback):
             except OSError as error:  # somebody took it away
                 self._failed[uid] = error
                 continue
-            steps = self._steps.plan(uid, path, file.start, self.owner)
-            self.emit(ready)
-            if not file.is_lost:
-                self._index.add(uid, path)
-            self._begun.remove(uid)
-            self._steps.begin(steps)
             for problem in ready.problems:
                 _log.warning("%s: %s", path.name, problem, extra={"run": uid})
-            for problem in _alarms(ready):
-                self.emit(problem)
+            self._tell_of(ready, file.start, is_lost=file.is_lost)
+
+    def _tell_of(self, ready: FileReady, start: Document, *, is_lost: bool = False) -> None:
+        """Announce a complete file, and begin what is to be done with it."""
+        uid, path = ready.run_uid, Path(ready.path)
+        steps = self._steps.plan(uid, path, start, self.owner, checksum=ready.checksum, is_lost=is_lost)
+        self.emit(ready)
+        if not is_lost:  # what was lost may come after all
+            self._index.add(uid, path)
+        self._begun.remove(uid)
+        self._steps.begin(steps)
+        for problem in _alarms(ready):
+            self.emit(problem)
 
     def _watch_room(self, run_uid: str) -> None:
         if (text := self._room.shortage()) is not None:
             self.emit(RunProblem(run_uid=run_uid, source="nexus", text=text))
 
-    def _move(self, run_uid: str, before: Path, after: Path, start: Document) -> None:
+    def _move(self, file: FileOnItsWay, to: Path) -> None:
         """Announce a file at its new place; in the thread of the steps."""
-        self._index.add(run_uid, after)
-        ready = announce_again(after, {**start, "uid": run_uid})
-        self.emit(msgspec.structs.replace(ready, moved_from=str(before)))
+        if not file.is_lost:  # what was lost may come after all
+            self._index.add(file.run_uid, to)
+        known = file.path if file.path.exists() else to  # a place that hangs would hold up all that use HDF5
+        ready = announce_again(known, {**file.start, "uid": file.run_uid}, digest=file.checksum)
+        self.emit(msgspec.structs.replace(ready, path=str(to), moved_from=str(file.path)))
 
     def _tell_of_step(self, run_uid: str, text: str, is_error: bool) -> None:
         level = "error" if is_error else "warning"
@@ -329,6 +341,11 @@ class NexusWriter(RunCallback):
         for run in self.open_runs.values():
             if isinstance(run, _Run):
                 yield run.file
+
+
+def _is_left(part: Path) -> bool:
+    """Tell whether something is left of what an attempt wrote that was cut short."""
+    return part.exists() or part.with_suffix(".before").exists()
 
 
 def _alarms(ready: FileReady) -> list[RunProblem]:

@@ -1,10 +1,12 @@
 """Copies, moves and commands after a file is complete, and the room on its disk."""
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from nexus_harness import feed, recorded
+from nexus_harness import Documents, feed, recorded
 
 from bec_bluesky.documents import FileReady, RunProblem
 from bec_bluesky.errors import SettingsError
+from writers import _file_steps, _nexus_run
 from writers._disk import Room
+from writers._nexus_checksum import checksum
 from writers.nexus import NexusWriter, read_documents
 
 
@@ -176,7 +180,7 @@ def test_a_move_that_a_kill_cut_short_is_completed_by_the_next_start(made: Made,
 import os, signal
 from pathlib import Path
 from tests.writers.nexus_harness import feed, recorded
-from writers import _file_steps
+from writers import _file_steps, _nexus_run
 from writers.nexus import NexusWriter
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -238,3 +242,167 @@ def test_room_is_looked_for_again_and_told_again_after_there_was_some(tmp_path: 
     for least, is_told in ((free * 2, False), (0, False), (free * 2, True)):
         room._least, room._next_look = least, 0.0
         assert (room.shortage() is not None) == is_told
+
+
+def lose(writer: NexusWriter, documents: Documents) -> str:
+    """Write a run whose documents were lost after its first event."""
+    uid = str(documents[0][1]["uid"])
+    feed(writer, documents[:3])
+    writer.close_lost(uid)
+    return uid
+
+
+def test_the_documents_of_a_lost_run_that_was_moved_are_taken_when_they_come_after_all(
+    made: Made, tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    writer = made.writer({"move_to": str(there)})
+    documents = recorded([1.0, 2.0, 3.0])
+    uid = lose(writer, documents)
+    assert writer._steps.wait()
+    assert not writer.holds(uid)
+    feed(writer, documents)
+    assert writer._steps.wait()
+    assert writer.holds(uid)
+    lost, complete = (file.path for file in made.files if file.moved_from)
+    assert (Path(lost).stem, Path(complete).stem) == ("000001_recorded_lost", "000001_recorded")
+    assert [len(list(read_documents(path))) for path in (lost, complete)] == [4, 6]
+    assert {alarm.level for alarm in made.alarms} == {"warning"}, "that documents were lost"
+
+
+def test_what_a_command_prints_may_be_anything(made: Made, tmp_path: Path) -> None:
+    made.run(made.writer({"command": ["printf", "\\344"]}, {"copy_to": str(tmp_path / "copies")}))
+    assert len(list((tmp_path / "copies").iterdir())) == 1
+    assert made.alarms == []
+
+
+def test_an_error_that_nobody_foresaw_is_told(made: Made, tmp_path: Path) -> None:
+    made.run(made.writer({"command": ["a\0b"]}))
+    (alarm,) = made.alarms
+    assert alarm.level == "error"
+    assert "null byte" in alarm.text
+    assert Path(made.files[0].path).is_file()
+
+
+def test_a_disk_that_refuses_hard_links_gets_a_copy(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(source).suffix == ".nxs":  # as between two mounts of one disk
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    made.run(made.writer({"move_to": str(tmp_path / "there")}))
+    first, second = made.files
+    assert not Path(first.path).exists()
+    assert checksum(Path(second.path)) == first.checksum == second.checksum
+    assert made.alarms == []
+
+
+def test_what_a_killed_copy_left_is_not_kept(made: Made, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    code = f"""
+import errno
+import os
+from tests.writers.nexus_harness import feed, recorded
+from writers import _file_steps, _nexus_run
+from writers.nexus import NexusWriter
+_file_steps.sync = lambda path: os._exit(9)
+writer = NexusWriter(directory={str(made.root)!r}, after=[dict(copy_to={str(there)!r})], wait_for_results=0)
+writer.owner = "here:nexus"
+if list(writer._root.rglob("*.nxs")):
+    writer.tick()
+else:
+    feed(writer, recorded([1.0, 2.0]))
+writer._steps.wait()
+"""
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 9
+        assert len(list(there.iterdir())) == 1
+    writer = made.writer({"copy_to": str(there)})
+    writer.tick()
+    assert writer._steps.wait()
+    (copy,) = there.iterdir()
+    assert len(list(read_documents(copy))) == 5
+
+
+def test_a_move_that_outlasts_its_writer_is_left_to_the_next_start(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying, may_go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any, **options: Any) -> None:
+        copying.set()
+        assert may_go_on.wait(30)
+        copy(*given, **options)
+
+    copy = _file_steps._copy
+    monkeypatch.setattr(_file_steps, "_copy", slow)
+    monkeypatch.setattr(_file_steps, "_CLOSING", 0.0)
+    after = {"move_to": str(tmp_path / "there")}, {"copy_to": str(tmp_path / "copies")}
+    writer = made.writer(*after)
+    feed(writer, recorded([1.0, 2.0]))
+    assert copying.wait(30)
+    thread = writer._steps._thread
+    assert thread is not None
+    writer.close()
+    may_go_on.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    (ready,) = made.files
+    assert Path(ready.path).is_file()
+    assert not (tmp_path / "copies").exists()
+    again = made.writer(*after)
+    again.tick()
+    assert again._steps.wait()
+    assert made.files[1].moved_from == ready.path
+    assert not Path(ready.path).exists()
+    assert len(list((tmp_path / "copies").iterdir())) == 1
+
+
+def test_a_move_is_announced_from_its_old_place_by_the_known_checksum(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    opened: list[Path] = []
+    file_of = h5py.File
+
+    def opening(name: Any, *given: Any, **options: Any) -> h5py.File:
+        opened.append(Path(name))
+        return file_of(name, *given, **options)
+
+    monkeypatch.setattr(_nexus_run.h5py, "File", opening)
+    monkeypatch.setattr(_nexus_run, "checksum", None)
+    made.run(made.writer({"move_to": str(there)}))
+    first, second = made.files
+    assert checksum(Path(second.path)) == first.checksum == second.checksum
+    assert (second.size, second.shapes) == (first.size, first.shapes)
+    assert Path(first.path) in opened
+    assert Path(second.path) not in opened
+
+
+def test_a_command_that_changes_the_file_has_it_announced_by_its_new_checksum(made: Made, tmp_path: Path) -> None:
+    code = "import sys, h5py; h5py.File(sys.argv[1], 'a').create_dataset('more', data=1)"
+    made.run(made.writer({"command": [sys.executable, "-c", code, "{path}"]}, {"move_to": str(tmp_path / "there")}))
+    first, second = made.files
+    assert checksum(Path(second.path)) == second.checksum != first.checksum
+
+
+def test_both_files_of_a_run_that_came_after_all_are_copied(made: Made, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    copies.write_text("a file where the folder should be")
+    after = {"copy_to": str(copies), "attempts": 1}
+    writer = made.writer(after)
+    documents = recorded([1.0, 2.0, 3.0])
+    lose(writer, documents)
+    feed(writer, documents)
+    assert writer._steps.wait()
+    copies.unlink()
+    again = made.writer(after)
+    again.tick()
+    assert again._steps.wait()
+    assert sorted(len(list(read_documents(path))) for path in copies.iterdir()) == [4, 6]
+    assert not list((made.root / ".after").iterdir())
