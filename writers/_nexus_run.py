@@ -41,7 +41,7 @@ _FLUSH_EVERY = 1.0
 """Seconds."""
 _RESULTS_SETTLE = 0.05
 """Seconds without another result, after which the final ones are taken for all."""
-_RESUMED = "an earlier attempt to write this run was cut short; everything was written again, from the start document"
+_RESUMED = "an earlier attempt to write this run was cut short; all that is known of it was written again"
 
 
 class RunFile:

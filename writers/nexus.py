@@ -368,3 +368,7 @@ class _Run:
         self.file(name, doc)
         if name == "stop":
             self._writer.end(self.file)
+
+    def close(self) -> None:
+        """Close the file as it is, under its hidden name."""
+        self.file.close()
