@@ -218,10 +218,16 @@ class Runs:
         self.catalog.structure_clients.set("BlueskyRun", lambda: BlueskyRunV3)
         return self.catalog
 
+    @property
+    def _in_order(self) -> Any:
+        """The catalogue by start times: runs that were written again, or imported, come later than they began."""
+        return self._runs.sort(("start.time", 1))
+
     def __getitem__(self, which: int | str) -> Run:
         """Give a run; raises RefusedError if there is none, or more than one begins so."""
         try:
-            return Run(self._runs[which], self._settings)
+            found = self._in_order if isinstance(which, int) and which <= 0 else self._runs
+            return Run(found[which], self._settings)
         except (KeyError, IndexError) as error:
             what = "uid" if isinstance(which, str) else "scan number" if which > 0 else "place"
             why = f"{len(self)} are there" if isinstance(error, IndexError) else str(error.args[0])
@@ -233,7 +239,7 @@ class Runs:
     def __iter__(self) -> Iterator[Run]:
         """Give the runs, newest first."""
         for end in range(len(self), 0, -_PAGE):
-            page = self._runs.values()[max(0, end - _PAGE) : end]
+            page = self._in_order.values()[max(0, end - _PAGE) : end]
             yield from (Run(client, self._settings) for client in reversed(page))
 
     def last(self, number: int = 10) -> list[Run]:
