@@ -24,8 +24,9 @@ from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
 from ophyd_async.sim import SimBlobDetector
 from tiled.client import from_uri
+from tiled.queries import Key
 
-from bec_bluesky.documents import AnalysisResult, CatalogAddress, FileReady, Run, find_catalog
+from bec_bluesky.documents import AnalysisResult, CatalogAddress, FileReady, Run, Runs, find_catalog
 from bec_bluesky.documents._lost import LOST
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
@@ -95,6 +96,7 @@ def test_databroker_v1_and_v2_give_the_same_numbers(
 import json
 from databroker.v1 import Broker
 from tiled.client import from_uri
+from tiled.queries import Key
 catalog = from_uri({address.uri!r}, api_key={address.api_key!r})
 v3 = catalog[{uid!r}]["primary"]["gauss"].read()
 header = Broker(catalog)[{uid!r}]
@@ -423,6 +425,18 @@ def test_runs_that_wait_for_results_are_in_the_catalogue_in_their_order(
     assert writer.wait()
     writer.close()
     assert list(catalog)[-2:] == uids
+
+
+def test_runs_are_listed_by_when_they_began(run_engine: RunEngine, writer: TiledWriter, catalog: Any) -> None:
+    ran = [run(run_engine, bp.count([], num=1)) for _ in range(3)]
+    uids = [uid for uid, _ in ran]
+    for _, documents in (ran[1], ran[2], ran[0]):  # as when the first one had to be written again
+        for name, doc in documents:
+            writer(name, doc)
+        assert writer.wait()
+    runs = Runs(catalog.search(Key("start.time") >= ran[0][1][0][1]["time"]))
+    assert [each.uid for each in runs] == uids[::-1]
+    assert [runs[-1].uid, runs[-3].uid] == [uids[2], uids[0]]
 
 
 def results(catalog: Any, uid: str) -> list[AnalysisResult]:
