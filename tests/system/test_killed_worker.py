@@ -49,14 +49,16 @@ def kill_in_mid_run(system: System) -> None:
     seen: list[Point] = []
     with system.connect() as bl:
         doomed = bl.queue.add("count", ["det"], num=200, delay=0.02)
-        following = bl.queue.add("count", ["det"], num=3)
         bl.queue.start()
         for event in doomed.follow():
             if isinstance(event, Point):
                 seen.append(event)
                 if len(seen) == 5:
                     kill_workers(scan_server)
-        failed, done = doomed.result, following.wait(60.0).result
+        failed = doomed.result
+        following = bl.queue.add("count", ["det"], num=3)  # not before: the spare worker is killed, too
+        bl.queue.start()
+        done = following.wait(60.0).result
     assert failed.exit_status == "failed"
     assert "killed by signal 9" in failed.reason
     assert (done.exit_status, done.reason) == ("completed", "")
