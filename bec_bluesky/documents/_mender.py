@@ -119,7 +119,8 @@ class DocumentMender:
             case "stream_resource" if not isinstance(doc.get("uid"), str):
                 self._say(f"stream_resource {doc.get('uid')} has no uid")
             case _ if name in _KNOWN:
-                self._resources.add(str(doc.get("uid")) if name == "stream_resource" else "")
+                if name == "stream_resource":
+                    self._resources.add(doc["uid"])
                 yield name, doc
             case _:
                 self._say(f"there is no kind of document {name!r}")

@@ -171,20 +171,25 @@ async def test_a_run_of_which_nothing_is_left_is_forgotten(bus: Bus, tmp_path: P
     assert not await bus.newest(ALARMS)
 
 
+def looks_at(writer: NexusWriter) -> list[float]:
+    """Give a list that grows with each look for runs whose documents are lost."""
+    looks: list[float] = []
+    unfinished = writer.unfinished
+
+    def noted() -> list[str]:
+        looks.append(time.monotonic())
+        return unfinished()
+
+    writer.unfinished = noted
+    return looks
+
+
 async def test_time_without_an_answer_of_redis_does_not_make_a_run_lost(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     server = embedded.find_or_start(settings, with_parent=True)
     assert server.pid is not None
     writer = writer_in(tmp_path / "files")
-    looks = 0
-    unfinished = writer.unfinished
-
-    def counted() -> list[str]:
-        nonlocal looks
-        looks += 1
-        return unfinished()
-
-    writer.unfinished = counted
+    looks = looks_at(writer)
     documents = recorded([1.0, 2.0])
     try:
         # looks are a second apart, and Redis is away for longer than the five after which a run is lost
@@ -195,14 +200,14 @@ async def test_time_without_an_answer_of_redis_does_not_make_a_run_lost(tmp_path
             uid = await publish(bus, documents[:-1])
             await until(lambda: writer.open_runs)
             await lose(bus, uid)
-            seen = looks
-            await until(lambda: looks > seen + 1)
+            seen = len(looks)
+            await until(lambda: len(looks) > seen + 1)
             os.kill(server.pid, signal.SIGSTOP)
             gone = time.monotonic()
             await until(lambda: time.monotonic() > gone + 6.0)
             os.kill(server.pid, signal.SIGCONT)
-            seen = looks
-            await until(lambda: looks > seen + 1)
+            seen = len(looks)
+            await until(lambda: len(looks) > seen + 1)
             assert list(writer.open_runs) == [uid]
             await publish(bus, documents)
             ready = await file_of(bus, uid)
@@ -216,16 +221,8 @@ async def test_a_slow_run_is_not_closed(bus: Bus, tmp_path: Path) -> None:
     writer = writer_in(tmp_path)
     async with feeding(bus, writer, "nexus", lost_after=SOON):
         uid = await publish(bus, documents[:-1])
-        looks = 0
-        unfinished = writer.unfinished
-
-        def counted() -> list[str]:
-            nonlocal looks
-            looks += 1
-            return unfinished()
-
-        writer.unfinished = counted
-        await until(lambda: looks > 10)  # each a fifth of the time after which a lost run is closed
+        looks = looks_at(writer)
+        await until(lambda: len(looks) > 10)  # each a fifth of the time after which a lost run is closed
         assert list(writer.open_runs) == [uid]
         await publish(bus, documents[-1:], first=len(documents))
         ready = await file_of(bus, uid)
