@@ -1,6 +1,7 @@
 """Runs to write into files, and a reader's way to the plot."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -35,6 +36,19 @@ def recorded(values: list[Any], *, dtype: str = "number", **start: Any) -> Docum
         documents.append(("event", event | filled | {"seq_num": number + 1}))
     stop = {"uid": "s", "run_start": bundle.start_doc["uid"], "time": time.time(), "exit_status": "success"}
     return [*documents, ("stop", stop)]
+
+
+def with_frames(documents: Documents, path: Path) -> Documents:
+    """Let a detector `eiger` announce two frames in `/frames` of a file of its own."""
+    resource = {
+        "uid": "r", "run_start": documents[0][1]["uid"], "data_key": "eiger", "mimetype": "application/x-hdf5",
+        "uri": f"file://localhost{path}", "parameters": {"dataset": "/frames"},
+    }  # fmt: skip
+    datum = {
+        "uid": "r/0", "stream_resource": "r", "descriptor": documents[1][1]["uid"],
+        "indices": {"start": 0, "stop": 2}, "seq_nums": {"start": 1, "stop": 3},
+    }  # fmt: skip
+    return [*documents[:2], ("stream_resource", resource), ("stream_datum", datum), *documents[2:]]
 
 
 def feed(writer: NexusWriter, documents: Documents) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from nexus_harness import Documents, feed, recorded
+from nexus_harness import Documents, feed, recorded, with_frames
 
 from bec_bluesky.documents import FileReady, RunProblem
 from bec_bluesky.errors import SettingsError
@@ -153,17 +153,9 @@ def test_a_file_with_links_is_not_moved_and_its_copy_is_told(made: Made, tmp_pat
     made.root.mkdir()
     with h5py.File(made.root / "frames.h5", "w") as file:
         file["frames"] = np.ones((2, 4, 4))
-    documents = recorded([1.0, 2.0])
-    resource = {
-        "uid": "r", "run_start": documents[0][1]["uid"], "data_key": "eiger", "mimetype": "application/x-hdf5",
-        "uri": f"file://localhost{made.root}/frames.h5", "parameters": {"dataset": "/frames"},
-    }  # fmt: skip
-    datum = {
-        "uid": "r/0", "stream_resource": "r", "descriptor": documents[1][1]["uid"],
-        "indices": {"start": 0, "stop": 2}, "seq_nums": {"start": 1, "stop": 3},
-    }  # fmt: skip
+    documents = with_frames(recorded([1.0, 2.0]), made.root / "frames.h5")
     writer = made.writer({"copy_to": str(tmp_path / "copies")}, {"move_to": str(tmp_path / "archive")})
-    feed(writer, [*documents[:2], ("stream_resource", resource), ("stream_datum", datum), *documents[2:]])
+    feed(writer, documents)
     assert writer._steps.wait()
     copied, refused = made.alarms
     assert "links lead to frames that are not there" in copied.text
@@ -179,7 +171,7 @@ def test_a_move_that_a_kill_cut_short_is_completed_by_the_next_start(made: Made,
     code = f"""
 import os, signal
 from pathlib import Path
-from tests.writers.nexus_harness import feed, recorded
+from tests.writers.nexus_harness import feed, recorded, with_frames
 from writers import _file_steps, _nexus_run
 from writers.nexus import NexusWriter
 def die(*_, **__):

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from bluesky import RunEngine
-from nexus_harness import column, default_plot, feed, recorded, run, texts
+from nexus_harness import column, default_plot, feed, recorded, run, texts, with_frames
 from nexusformat.nexus import nxload
 from ophyd.sim import SynAxis, SynSignalWithRegistry
 from ophyd_async.sim import SimBlobDetector
@@ -53,16 +53,8 @@ def test_frames_are_linked_by_relative_paths(
 
 
 def test_a_missing_detector_file_is_said(writer: NexusWriter, emitted: list[FileReady], root: Path) -> None:
-    documents = recorded([1.0, 2.0])
-    resource = {
-        "uid": "r", "run_start": documents[0][1]["uid"], "data_key": "eiger", "mimetype": "application/x-hdf5",
-        "uri": f"file://localhost{root}/gone.h5", "parameters": {"dataset": "/entry/data", "chunk_shape": [1]},
-    }  # fmt: skip
-    datum = {
-        "uid": "r/0", "stream_resource": "r", "descriptor": documents[1][1]["uid"],
-        "indices": {"start": 0, "stop": 2}, "seq_nums": {"start": 1, "stop": 3},
-    }  # fmt: skip
-    feed(writer, [*documents[:2], ("stream_resource", resource), ("stream_datum", datum), *documents[2:]])
+    documents = with_frames(recorded([1.0, 2.0]), root / "gone.h5")
+    feed(writer, documents)
     (problem,) = emitted[0].problems
     assert problem == f"primary/eiger: the file {root}/gone.h5 is not there"
     with h5py.File(emitted[0].path) as file:
@@ -74,16 +66,8 @@ def test_a_short_detector_file_is_said(writer: NexusWriter, emitted: list[FileRe
     root.mkdir()
     with h5py.File(root / "short.h5", "w") as file:
         file["frames"] = np.zeros((1, 4, 4))
-    documents = recorded([1.0, 2.0])
-    resource = {
-        "uid": "r", "run_start": documents[0][1]["uid"], "data_key": "eiger", "mimetype": "application/x-hdf5",
-        "uri": f"file://localhost{root}/short.h5", "parameters": {"dataset": "/frames"},
-    }  # fmt: skip
-    datum = {
-        "uid": "r/0", "stream_resource": "r", "descriptor": documents[1][1]["uid"],
-        "indices": {"start": 0, "stop": 2}, "seq_nums": {"start": 1, "stop": 3},
-    }  # fmt: skip
-    feed(writer, [*documents[:2], ("stream_resource", resource), ("stream_datum", datum), *documents[2:]])
+    documents = with_frames(recorded([1.0, 2.0]), root / "short.h5")
+    feed(writer, documents)
     assert "holds 1 frames of the 2" in emitted[0].problems[0]
 
 
