@@ -330,7 +330,7 @@ def test_console_and_status_are_published(opened: REManagerAPI) -> None:
     opened.queue_start()
     opened.wait_for_idle(timeout=20)
     text = ""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 10
     wanted = [
         "Item added: success=True",
         "Starting queue processing",
