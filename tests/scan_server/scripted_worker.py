@@ -124,7 +124,7 @@ class Peer:
                 os.kill(os.getpid(), signal.SIGSTOP)
                 time.sleep(60)  # other threads, this one too, may run a little until all are stopped
             case "leak":
-                kept = bytearray(b"x") * 10**9
+                kept = [bytearray(b"x") * 10**7 for _ in range(100)]  # in steps, so that it answers meanwhile
                 self._controls.get()
                 del kept
             case "crash":
