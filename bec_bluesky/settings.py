@@ -106,6 +106,11 @@ class Settings(BaseSettings):
         return self.data_dir / "files"
 
     @property
+    def file_list(self) -> Path:
+        """The list of all files of runs that were ever announced."""
+        return self.data_dir / "files.jsonl"
+
+    @property
     def catalog_dir(self) -> Path:
         """Where the embedded Tiled server keeps its catalogue, tables and arrays."""
         return self.data_dir / "catalog"

@@ -18,6 +18,8 @@ _MOST_ELEMENTS = 1_000_000
 def json_value(value: Any) -> Any:
     """Give lists for arrays, base64 text for bytes, and "NaN", "Infinity", "-Infinity" for what is no number in JSON.
 
+    An integer of more than 64 bits becomes the text of its digits.
+
     Raises BadArgumentError for an array of more than a million elements.
     """
     if isinstance(value, np.ndarray):
@@ -41,6 +43,8 @@ def json_value(value: Any) -> Any:
         return {str(key): json_value(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [json_value(each) for each in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
     if value is None or isinstance(value, str | int | bool):
         return value
     return str(value)

@@ -18,7 +18,7 @@ from bec_bluesky.bus._address import Address, parse
 from bec_bluesky.channels import Channel
 from bec_bluesky.errors import BusError, StreamGapError
 from bec_bluesky.log import logger
-from bec_bluesky.messages import decoder, encode
+from bec_bluesky.messages import decoder, encode, pack
 
 __all__ = ["Bus"]
 
@@ -112,7 +112,7 @@ class Bus:
     async def append(self, channel: Channel, message: Any, /, **words: str) -> str:
         """Append; give the id. For entries that may be there twice without harm (requests carry ids of their own)."""
         key = self.key(channel, **words)
-        entry: Any = {_FIELD: encode(message)}
+        entry: Any = {_FIELD: (encode if channel.shape == "ask" else pack)(message)}
         async with _translated(self.address):
             if channel.lifetime is None:
                 stream_id: Any = await self.redis.xadd(key, entry, maxlen=channel.length, approximate=True)
@@ -139,7 +139,7 @@ class Bus:
         Gives False if that very entry is there already; raises StreamGapError if another one took its place.
         """
         key = self.key(channel, **words)
-        data = encode(message)
+        data = pack(message)
         try:
             async with _translated(self.address):
                 await self.redis.xadd(key, {_FIELD: data}, id=f"{number}-0")
@@ -217,7 +217,7 @@ class Bus:
         """Replace the latest value."""
         lifetime = None if channel.lifetime is None else int(channel.lifetime * 1000)
         async with _translated(self.address):
-            await self.redis.set(self.key(channel, **words), encode(message), px=lifetime)
+            await self.redis.set(self.key(channel, **words), pack(message), px=lifetime)
 
     async def get(self, channel: Channel, **words: str) -> Any | None:
         """Give the latest value, None if there is none."""

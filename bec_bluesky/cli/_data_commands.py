@@ -13,19 +13,26 @@ from rich.table import Table
 from bec_bluesky import plugins
 from bec_bluesky.cli._options import choose, settings_of
 from bec_bluesky.documents import Run, Runs, read_documents, replay, upgraded
+from bec_bluesky.messages.products import FileReady
 from bec_bluesky.settings import Settings
 
 __all__ = ["data_app"]
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find stored runs and read them.")
-Which = Annotated[str, typer.Argument(help="scan number, uid or its beginning, or `last`", metavar="RUN")]
+Which = Annotated[
+    str, typer.Argument(help="scan number, uid or its beginning, `last`, or -2 for the one before", metavar="RUN")
+]
+
+
+_WITH_NEGATIVE = {"ignore_unknown_options": True}
+"""For commands that take a RUN: -1 is one, and no option."""
 
 
 data_app.callback()(choose)
 
 
 def _run(settings: Settings, which: str) -> Run:
-    is_number = which.isdecimal() and len(which) < 8  # longer ones are the beginnings of uids
+    is_number = which.removeprefix("-").isdecimal() and len(which) < 8  # longer ones are the beginnings of uids
     return Runs.open(settings)[-1 if which == "last" else int(which) if is_number else which]
 
 
@@ -64,7 +71,7 @@ def list_(
     return 0
 
 
-@data_app.command()
+@data_app.command(context_settings=_WITH_NEGATIVE)
 def show(context: typer.Context, which: Which) -> int:
     """Show what a run is: its metadata, streams and columns."""
     run = _run(settings_of(context), which)
@@ -79,11 +86,27 @@ def show(context: typer.Context, which: Which) -> int:
         arrays = [name for name in run.columns(stream, frames=True) if name not in scalars]
         number = f" {counts[stream]} points:" if stream in counts else ""
         typer.echo(f"{stream}:{number} {', '.join(scalars)}" + (f"; arrays: {', '.join(arrays)}" if arrays else ""))
+    for file in run.files:
+        typer.echo(f"{file.writer}: {file.path}, {file.size} bytes" + _if_gone(file))
+        for problem in file.problems:
+            typer.echo(f"  {problem}")
     typer.echo(json.dumps(start, indent=2, default=str))
     return 0
 
 
-@data_app.command()
+def _if_gone(file: FileReady) -> str:
+    return "" if Path(file.path).exists() else "; it is not there any more"
+
+
+@data_app.command(context_settings=_WITH_NEGATIVE)
+def files(context: typer.Context, which: Which) -> int:
+    """Print the paths of a run's files, one a line."""
+    for file in _run(settings_of(context), which).files:
+        typer.echo(file.path)
+    return 0
+
+
+@data_app.command(context_settings=_WITH_NEGATIVE)
 def get(
     context: typer.Context,
     which: Which,
@@ -95,7 +118,7 @@ def get(
     return 0
 
 
-@data_app.command()
+@data_app.command(context_settings=_WITH_NEGATIVE)
 def export(
     context: typer.Context,
     which: Which,

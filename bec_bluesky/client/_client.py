@@ -31,7 +31,7 @@ from bec_bluesky.client._queue import Item, QueueDoor
 from bec_bluesky.client._reading import read_all, statuses, until
 from bec_bluesky.client._tasks import TaskDoor
 from bec_bluesky.client._watch import run_and_watch
-from bec_bluesky.documents import Runs, find_catalog
+from bec_bluesky.documents import Runs, find_catalog, present_files
 from bec_bluesky.errors import BusError, NoReplyError, RefusedError
 from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import DeviceHolder, DeviceInfo
@@ -357,12 +357,7 @@ class Client:
 
     def files(self, run: str | int = -1) -> list[FileReady]:
         """Give the files and catalogue entries of a run that are complete."""
-        files: dict[str, FileReady] = {}
-        for message in self._file_messages(run):
-            if isinstance(message, FileReady):
-                files.pop(message.moved_from, None)
-                files[message.path] = message
-        return list(files.values())
+        return present_files(message for message in self._file_messages(run) if isinstance(message, FileReady))
 
     def growing_file(self, run: str | int = -1, *, wait: float = 0.0) -> str:
         """Give the path of the file in which a run can be read while it goes on, by h5py with `swmr=True`.

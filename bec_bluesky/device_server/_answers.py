@@ -8,7 +8,7 @@ from bec_bluesky.bus import Wire
 from bec_bluesky.channels import ANSWERS
 from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
-from bec_bluesky.messages import encode
+from bec_bluesky.messages import pack
 from bec_bluesky.messages.devices import Answer, Answers
 from bec_bluesky.messages.failures import tell
 
@@ -58,7 +58,7 @@ class Outbox:
             self._publish(client, [Answer(answer.id, "failed", failure)])
 
     def _publish(self, client: str, answers: list[Answer]) -> None:
-        data = encode(Answers(self._epoch, answers))
+        data = pack(Answers(self._epoch, answers))
         if self.wire is None:
             return  # Redis is away: proxies have noticed that too, and nothing is said twice
         try:

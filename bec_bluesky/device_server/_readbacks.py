@@ -20,7 +20,7 @@ from bec_bluesky.device_server._registry import Registry
 from bec_bluesky.device_server._statuses import Statuses
 from bec_bluesky.errors import BusError, DeviceError
 from bec_bluesky.log import logger
-from bec_bluesky.messages import encode
+from bec_bluesky.messages import pack
 from bec_bluesky.messages.devices import Readback
 
 __all__ = ["Readbacks"]
@@ -187,7 +187,7 @@ class Readbacks:
         path, reading = found.path, _small(reading)
         if not reading:
             return  # nothing to show: frames go to files
-        data = encode(reading)
+        data = pack(reading)
         if data == self._published.get(path):
             return
         self._published[path] = data
@@ -237,6 +237,6 @@ class Readbacks:
 
 def _small(reading: dict[str, Any]) -> dict[str, Any]:
     """Leave out what is too large to be published."""
-    if len(encode(reading)) <= _MOST_BYTES:
+    if len(pack(reading)) <= _MOST_BYTES:
         return reading
-    return {key: entry for key, entry in reading.items() if len(encode(entry)) <= _MOST_BYTES // 16}
+    return {key: entry for key, entry in reading.items() if len(pack(entry)) <= _MOST_BYTES // 16}

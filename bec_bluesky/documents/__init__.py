@@ -12,6 +12,7 @@ from bec_bluesky.documents._address import (
 from bec_bluesky.documents._callback import Document, Emit, RunCallback, RunSink
 from bec_bluesky.documents._catalog import build_catalog_app, catalog_configuration
 from bec_bluesky.documents._export import export_run
+from bec_bluesky.documents._file_list import FileList, LineFile, present_files
 from bec_bluesky.documents._files import read_documents, write_documents
 from bec_bluesky.documents._journal import DocumentJournal
 from bec_bluesky.documents._lost import is_lost, lost_stop
@@ -31,7 +32,9 @@ __all__ = [
     "DocumentMender",
     "Emit",
     "FileGrowing",
+    "FileList",
     "FileReady",
+    "LineFile",
     "Point",
     "Product",
     "Run",
@@ -50,6 +53,7 @@ __all__ = [
     "is_lost",
     "lost_stop",
     "open_catalog",
+    "present_files",
     "publish_address",
     "read_documents",
     "replay",

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from bec_bluesky import plugins
 from bec_bluesky.documents._callback import Emit, RunCallback
 from bec_bluesky.documents._feed import Feed
+from bec_bluesky.documents._file_list import FileList
 from bec_bluesky.documents._lost import system_id
 from bec_bluesky.documents._publish import Publisher
 from bec_bluesky.errors import PlugInError, SettingsError, choices
@@ -60,7 +61,8 @@ class DocumentService(Service):
         publisher = Publisher(self.bus, asyncio.get_running_loop(), self.alarm)
         try:
             options = replaced(hosted.options, option_words(self.settings))
-            callback = await asyncio.to_thread(make_callback, hosted, options, publisher.emit)
+            emit = FileList(self.settings.file_list).noting(publisher.emit)
+            callback = await asyncio.to_thread(make_callback, hosted, options, emit)
             callback.owner = f"{await asyncio.to_thread(system_id, self.settings)}:{hosted.name}"
         except (PlugInError, SettingsError, OSError) as error:
             self.note = f"{hosted.name}: {error}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from bec_bluesky import plugins
 from bec_bluesky.documents._callback import Document, Emit, RunCallback
+from bec_bluesky.documents._file_list import FileList
 from bec_bluesky.documents._host import make_callback, option_words, replaced
 from bec_bluesky.errors import RefusedError, choices
 from bec_bluesky.settings import Settings
@@ -30,7 +31,8 @@ def replay(
 ) -> list[str]:
     """Feed documents to the callbacks that `profile.toml` hosts (`only` those named); give the uids of the runs.
 
-    `emit` gets what they make. `directory` takes the place of `{files_dir}`. `at_speed` keeps the time between
+    `emit` gets what they make. `directory` takes the place of `{files_dir}`; files there are not among those of the
+    system's runs. `at_speed` keeps the time between
     documents as it was. `offline` leaves out those that need a running system, unless `only` names them. Raises
     RefusedError for a name that the profile does not have, and if a writer has not stored a run within `timeout`
     seconds; errors of callbacks pass through.
@@ -42,6 +44,8 @@ def replay(
         if name not in names:
             raise RefusedError(f"{profile.path} hosts no {name!r}: {choices(name, names)}", "unknown_callback")
     words = option_words(settings, files=directory)
+    if directory is None:
+        emit = FileList(settings.file_list).noting(emit)
     callbacks = [
         make_callback(hosted, replaced(hosted.options, words), emit)
         for hosted in profile.hosted

@@ -7,17 +7,18 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, overload
 
 import msgspec
 
 from bec_bluesky.documents._address import CatalogAddress, find_catalog
 from bec_bluesky.documents._callback import Document
 from bec_bluesky.documents._export import export_run
+from bec_bluesky.documents._file_list import FileList
 from bec_bluesky.documents._files import write_documents
 from bec_bluesky.documents._retrieval import open_catalog
 from bec_bluesky.errors import RefusedError, choices
-from bec_bluesky.messages.products import AnalysisResult
+from bec_bluesky.messages.products import AnalysisResult, FileReady
 from bec_bluesky.settings import Settings, load
 
 __all__ = ["Run", "Runs", "timestamp"]
@@ -68,6 +69,14 @@ class Run:
     def results(self) -> list[AnalysisResult]:
         """What live analyses found, the newest of each; the final ones when the run has ended."""
         return [msgspec.convert(each, AnalysisResult) for each in self.client.metadata.get("results") or ()]
+
+    @property
+    def files(self) -> list[FileReady]:
+        """Its complete files, `run.files[0].path`, with size, checksum and problems, as the system's list has them.
+
+        Frames that detectors wrote are in files of their own, which these link to.
+        """
+        return FileList((self._settings or load()).file_list).of(self.uid)
 
     @property
     def streams(self) -> list[str]:
@@ -223,15 +232,32 @@ class Runs:
         """The catalogue by start times: runs that were written again, or imported, come later than they began."""
         return self._runs.sort(("start.time", 1))
 
-    def __getitem__(self, which: int | str) -> Run:
-        """Give a run; raises RefusedError if there is none, or more than one begins so."""
+    @overload
+    def __getitem__(self, which: int | str) -> Run: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> list[Run]: ...
+
+    def __getitem__(self, which: int | str | slice) -> Run | list[Run]:
+        """Give a run, or the newest as a list, `[-5:]`; raises RefusedError if there is none, or several begin so."""
+        if isinstance(which, slice):
+            return self._newest(which)
         try:
             found = self._in_order if isinstance(which, int) and which <= 0 else self._runs
             return Run(found[which], self._settings)
-        except (KeyError, IndexError) as error:
+        except (KeyError, IndexError, ValueError) as error:
             what = "uid" if isinstance(which, str) else "scan number" if which > 0 else "place"
             why = f"{len(self)} are there" if isinstance(error, IndexError) else str(error.args[0])
             raise RefusedError(f"no run of {what} {which!r}: {why}", "unknown_run") from None
+
+    def _newest(self, places: slice) -> list[Run]:
+        if places.start is None or places.start >= 0:
+            raise RefusedError(
+                "positive numbers are scan numbers, of which there are no slices: the newest five runs are [-5:], "
+                "and search() finds others",
+                "bad_slice",
+            )
+        return [Run(client, self._settings) for client in self._in_order.values()[places]]
 
     def __len__(self) -> int:
         return len(self.catalog)

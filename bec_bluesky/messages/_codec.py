@@ -1,4 +1,4 @@
-"""msgpack with numpy arrays: dtype, shape and raw bytes; never object arrays, never pickle."""
+"""msgpack with numpy arrays (dtype, shape and raw bytes; never object arrays, never pickle) and long integers."""
 
 import enum
 from collections.abc import Callable, Mapping, Set
@@ -11,14 +11,17 @@ import numpy as np
 
 __all__ = ["decoder", "encode", "pack", "unpack"]
 
-_ARRAY = 1
-"""Our msgpack extension code."""
+_ARRAY, _INTEGER = 1, 2
+"""Our msgpack extension codes."""
 _KINDS = frozenset("biufcSUMm")
+_LONGEST_INTEGER = 1_000
+"""Digits; Python itself refuses to read very many."""
 _MOST_BYTES = 64 * 2**20
 
 
 class _Array(msgspec.Struct, frozen=True, array_like=True):
-    dtype: str
+    dtype: Any
+    """A text such as `<f8`; of a structured array, a list of (name, dtype) or (name, dtype, shape)."""
     shape: tuple[int, ...]
     buffer: bytes
 
@@ -28,16 +31,34 @@ _array_decoder = msgspec.msgpack.Decoder(_Array)
 
 
 def _encode_array(value: Any) -> Any:
-    if value.dtype.kind not in _KINDS:
-        if value.dtype.kind in "OT":  # ragged or mixed: the elements travel one by one
-            return value.tolist()
-        raise TypeError(f"an array of dtype {value.dtype} cannot cross the bus")
+    dtype = value.dtype
+    if dtype.hasobject or dtype.kind == "T":  # ragged or mixed: the elements travel one by one
+        return value.tolist()
+    if not _is_accepted(dtype):
+        raise TypeError(f"an array of dtype {dtype} cannot cross the bus")
+    told = dtype.str
+    if dtype.names is not None:
+        from numpy.lib.recfunctions import repack_fields  # 70 ms, for what is rare
+
+        value = repack_fields(value, recurse=True)  # without padding between the fields
+        told = np.lib.format.dtype_to_descr(value.dtype)
     buffer = np.ascontiguousarray(value).tobytes()
-    return msgspec.msgpack.Ext(_ARRAY, _array_encoder.encode(_Array(value.dtype.str, value.shape, buffer)))
+    return msgspec.msgpack.Ext(_ARRAY, _array_encoder.encode(_Array(told, value.shape, buffer)))
+
+
+def _is_accepted(dtype: "np.dtype[Any]") -> bool:
+    """Tell whether an array of this type is plain memory, down to the fields of its fields."""
+    if dtype.subdtype is not None:
+        return _is_accepted(dtype.subdtype[0])
+    if dtype.names is not None:
+        return all(_is_accepted(dtype[name]) for name in dtype.names)
+    return dtype.kind in _KINDS and not dtype.hasobject
 
 
 _CONVERSIONS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (np.ndarray, _encode_array),
+    (np.void, lambda value: np.asarray(value)),
+    (np.longdouble, float),  # its own item() is a longdouble
     (np.generic, lambda value: value.item()),
     (enum.Enum, lambda value: value.value),
     (PurePath, str),
@@ -61,11 +82,13 @@ def _enc_hook(value: Any) -> Any:
 
 
 def _ext_hook(code: int, buffer: memoryview) -> Any:
+    if code == _INTEGER:
+        return _integer(bytes(buffer))
     if code != _ARRAY:
         raise ValueError(f"unknown msgpack extension {code}")
     array = _array_decoder.decode(buffer)
-    dtype = np.dtype(array.dtype)
-    if dtype.kind not in _KINDS or dtype.hasobject:
+    dtype = np.dtype(_fields(array.dtype))
+    if not _is_accepted(dtype):
         raise ValueError(f"an array of dtype {array.dtype} is not accepted")
     if len(array.buffer) > _MOST_BYTES:
         raise ValueError(f"an array of {len(array.buffer)} bytes is not accepted; the limit is {_MOST_BYTES}")
@@ -73,12 +96,47 @@ def _ext_hook(code: int, buffer: memoryview) -> Any:
     return np.frombuffer(array.buffer, dtype).reshape(array.shape).copy()
 
 
+def _fields(told: Any) -> Any:
+    """Give a dtype as numpy takes it: fields and their shapes are tuples, which msgpack does not know."""
+    if not isinstance(told, list):
+        return told
+    fields: list[list[Any]] = told
+    return [(str(name), _fields(kind), *map(tuple, shape)) for name, kind, *shape in fields]
+
+
+def _integer(text: bytes) -> int:
+    if len(text) > _LONGEST_INTEGER:
+        raise ValueError(f"an integer of {len(text)} digits is not accepted; the limit is {_LONGEST_INTEGER}")
+    return int(text)
+
+
+def _with_long_integers(value: Any) -> Any:
+    """Copy a value, with what msgpack has no integers for as its decimal digits."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        if value.bit_length() > 3 * _LONGEST_INTEGER:
+            raise OverflowError(f"an integer of {value.bit_length()} bits cannot cross the bus")
+        return msgspec.msgpack.Ext(_INTEGER, str(value).encode())
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+        return {_with_long_integers(key): _with_long_integers(each) for key, each in items}
+    if isinstance(value, list | tuple | Set):
+        elements: Any = value
+        return [_with_long_integers(each) for each in elements]
+    if isinstance(value, msgspec.Struct):
+        changed = {name: _with_long_integers(getattr(value, name)) for name in value.__struct_fields__}
+        return msgspec.structs.replace(value, **changed)
+    array: Any = value
+    if isinstance(value, np.ndarray) and array.dtype.kind == "O":
+        return _with_long_integers(array.tolist())
+    return array
+
+
 _encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
 _any_decoder = msgspec.msgpack.Decoder(ext_hook=_ext_hook, strict=False)
 
 
 def encode(value: Any) -> bytes:
-    """Encode one of our messages or a plain value."""
+    """Encode one of our messages or a plain value; raises OverflowError for an integer of more than 64 bits."""
     return _encoder.encode(value)
 
 
@@ -87,7 +145,12 @@ def decoder(kind: Any) -> "msgspec.msgpack.Decoder[Any]":
     return msgspec.msgpack.Decoder(kind, ext_hook=_ext_hook)
 
 
-pack = encode
+def pack(value: Any) -> bytes:
+    """Encode what devices and documents say: also integers of more than 64 bits, which not every door could tell."""
+    try:
+        return _encoder.encode(value)
+    except OverflowError:  # rare, so nothing is looked through before
+        return _encoder.encode(_with_long_integers(value))
 
 
 def unpack(data: bytes | memoryview) -> Any:

@@ -93,8 +93,25 @@ def test_runs_are_found_by_number_uid_and_place(stored: Stored) -> None:
         assert [run.scan_id for run in bl.data.last(2)] == [4, 3]
         with pytest.raises(RefusedError, match="no run of scan number 77"):
             bl.data[77]
+        assert [run.scan_id for run in bl.data[-3:-1]] == [2, 3]
         with pytest.raises(RefusedError, match="no run of uid 'ffffffff"):
             bl.data["ffffffffffff"]
+        with pytest.raises(RefusedError, match="no run of uid 'zzz'"):
+            bl.data["zzz"]
+        with pytest.raises(RefusedError, match=r"the newest five runs are \[-5:\]"):
+            bl.data[1:2]
+
+
+def test_a_run_tells_its_files_whatever_redis_knows(stored: Stored) -> None:
+    with stored.system.connect() as bl:
+        announced = [file for file in bl.files(stored.runs["scan"]) if file.kind == "file"]
+        assert [file.writer for file in announced] == ["nexus"]
+        assert bl.data[stored.runs["scan"]].files == announced
+    shown = stored.system.call("data", "files", stored.runs["scan"])
+    assert shown.stdout.splitlines() == [file.path for file in announced]
+    newest = stored.system.call("data", "files", "-1")
+    assert newest.returncode == 0, newest.stderr
+    assert "not there any more" not in stored.system.call("data", "show", "-1").stdout
 
 
 def test_runs_are_searched_by_what_people_know_of_them(stored: Stored) -> None:

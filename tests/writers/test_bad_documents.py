@@ -124,6 +124,11 @@ KINDS: dict[str, tuple[Documents, str, list[Any], str]] = {
     "an empty name": (strangely_named(), "", [3.0, 3.0], ""),
     "a mapping": (recorded([{"a": [1, "b"]}] * 2), "x", [{"a": [1, "b"]}] * 2, UNEQUAL),
     "complex numbers": (recorded([np.array([1 + 2j, 3])] * 2, dtype="array"), "x", [["(1+2j)", "(3+0j)"]] * 2, UNEQUAL),
+    "integers of 80 bits": (recorded([2**80, 1, 2]), "x", [2.0**80, 1.0, 2.0], ""),
+    "structured arrays": (
+        recorded([np.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")])] * 2, dtype="array"),
+        "x", [[[1, 2.5]]] * 2, UNEQUAL,
+    ),
     "an event twice": (changed(lambda run: [*run[:4], *run[3:]]), "x", [1.0, 2.0, 3.0], "event 2 came twice"),
     "an uid twice": (changed(edit(3, uid="e0")), "x", [1.0, 2.0, 3.0], "several events have the uid e0"),
     "a descriptor twice": (changed(lambda run: [*run[:3], *run[1:2], *run[3:]]), "x", [1.0, 2.0, 3.0], ""),
