@@ -1,10 +1,10 @@
 """msgpack with numpy arrays (dtype, shape and raw bytes; never object arrays, never pickle) and long integers."""
 
 import enum
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import date
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -100,7 +100,7 @@ def _fields(told: Any) -> Any:
     """Give a dtype as numpy takes it: fields and their shapes are tuples, which msgpack does not know."""
     if not isinstance(told, list):
         return told
-    fields: list[list[Any]] = told
+    fields = cast("list[list[Any]]", told)
     return [(str(name), _fields(kind), *map(tuple, shape)) for name, kind, *shape in fields]
 
 
@@ -117,11 +117,10 @@ def _with_long_integers(value: Any) -> Any:
             raise OverflowError(f"an integer of {value.bit_length()} bits cannot cross the bus")
         return msgspec.msgpack.Ext(_INTEGER, str(value).encode())
     if isinstance(value, Mapping):
-        items: Any = value.items()
+        items = cast("Mapping[Any, Any]", value).items()
         return {_with_long_integers(key): _with_long_integers(each) for key, each in items}
     if isinstance(value, list | tuple | Set):
-        elements: Any = value
-        return [_with_long_integers(each) for each in elements]
+        return [_with_long_integers(each) for each in cast("Iterable[Any]", value)]
     if isinstance(value, msgspec.Struct):
         changed = {name: _with_long_integers(getattr(value, name)) for name in value.__struct_fields__}
         return msgspec.structs.replace(value, **changed)
