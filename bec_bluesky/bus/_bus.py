@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import logging
 import random
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Self
@@ -69,6 +70,7 @@ class Bus:
         self.address = parse(url)
         self.beamline = beamline
         self._redis: aioredis.Redis | None = None
+        self._is_lost = False
 
     async def __aenter__(self) -> Self:
         self._redis = aioredis.Redis.from_url(
@@ -201,15 +203,21 @@ class Bus:
         while True:
             try:
                 entries = await self.read(channel, after, count=500, block=BLOCK, **words)
-                delay = 0.02
+                delay, self._is_lost = 0.02, False
             except BusError as error:
-                _log.warning("%s; trying again", error, extra={"channel": channel.name})
+                self._say_lost(error, "trying again", channel)
                 await asyncio.sleep(random.uniform(0.0, delay))
                 delay = min(2 * delay, 1.0)
                 continue
             for stream_id, message in entries:
                 yield stream_id, message
                 after = stream_id
+
+    def _say_lost(self, error: BusError, what: str, channel: Channel) -> None:
+        """Warn once of a Redis that is away, however many wait for it, and however often they look."""
+        level = logging.DEBUG if self._is_lost else logging.WARNING
+        self._is_lost = True
+        _log.log(level, "%s; %s", error, what, extra={"channel": channel.name})
 
     # ── latest ──
 
@@ -314,13 +322,14 @@ class Bus:
             try:
                 async with _translated(self.address):
                     await pubsub.subscribe(self.key(channel, **words))
+                self._is_lost = False
                 while True:
                     async with _translated(self.address):
                         message: Any = await pubsub.get_message(timeout=BLOCK)
                     if message is not None:
                         yield _decode(channel, message["data"])
             except BusError as error:
-                _log.warning("%s; listening again", error, extra={"channel": channel.name})
+                self._say_lost(error, "listening again", channel)
                 await asyncio.sleep(0.2)
             finally:
                 await pubsub.aclose()

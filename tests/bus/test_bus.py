@@ -1,16 +1,22 @@
 """The bus in its shapes, on a real Redis."""
 
 import asyncio
+import logging
+import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Wire
 from bec_bluesky.channels import ALARMS, BEATS, POINTS, READBACKS, SERVICES
 from bec_bluesky.errors import BusError, StreamGapError
 from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import Beat, Readback
 from bec_bluesky.messages.products import Point
+from bec_bluesky.settings import load
 
 
 def _point(index: int, value: float = 0.0) -> Point:
@@ -43,6 +49,36 @@ async def test_follow_gives_old_and_new_entries_in_order(bus: Bus) -> None:
                 break
             await publish_later()
     assert seen == [("1-0", 1), ("2-0", 2)]
+
+
+async def test_a_redis_that_is_away_is_said_once_by_all_who_follow_and_each_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = load(data_dir=tmp_path, beamline="away", redis_url=None)
+    server = embedded.find_or_start(settings, with_parent=True)
+    assert server.pid is not None
+    try:
+        async with Bus(server.url, settings.beamline) as bus, asyncio.timeout(30):
+            followed = [bus.follow(ALARMS), bus.follow(POINTS, run="u")]
+            await bus.append(ALARMS, Alarm(time=1.0, service="s", text="before"))
+            await bus.append_at(POINTS, 1, _point(1), run="u")
+            for follow in followed:
+                await anext(follow)
+            waiting = [asyncio.create_task(anext(follow)) for follow in followed]  # pyright: ignore[reportArgumentType]  # an Awaitable only
+            with caplog.at_level(logging.DEBUG, logger="bec_bluesky.bus"):
+                os.kill(server.pid, signal.SIGKILL)
+                os.waitpid(server.pid, 0)  # it is our child
+                while len([record for record in caplog.records if "trying again" in record.message]) < 8:
+                    await asyncio.sleep(0.01)
+                embedded.find_or_start(settings, with_parent=True)
+            await bus.append(ALARMS, Alarm(time=2.0, service="s", text="after"))
+            await bus.append_at(POINTS, 2, _point(2), run="u")
+            (_, alarm), (_, point) = await asyncio.gather(*waiting)
+            assert (alarm.text, point.index) == ("after", 2)
+    finally:
+        embedded.stop(settings)
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1 and warnings[0].endswith("trying again"), warnings
 
 
 async def test_a_latest_value_with_a_lifetime_vanishes(bus: Bus) -> None:
