@@ -67,7 +67,7 @@ async def test_a_redis_that_is_away_is_said_once_by_all_who_follow_and_each_goes
             waiting = [asyncio.create_task(anext(follow)) for follow in followed]  # pyright: ignore[reportArgumentType]  # an Awaitable only
             with caplog.at_level(logging.DEBUG, logger="bec_bluesky.bus"):
                 os.kill(server.pid, signal.SIGKILL)
-                os.waitpid(server.pid, 0)  # it is our child
+                await asyncio.to_thread(os.waitpid, server.pid, 0)  # it is our child
                 while len([record for record in caplog.records if "trying again" in record.message]) < 8:
                     await asyncio.sleep(0.01)
                 embedded.find_or_start(settings, with_parent=True)
