@@ -23,6 +23,7 @@ from bec_bluesky.cli._people_commands import people_app
 from bec_bluesky.cli._plan_commands import plans_app
 from bec_bluesky.cli._queue_commands import queue_app
 from bec_bluesky.cli._replay_command import replay_files
+from bec_bluesky.cli._restart_command import restart
 from bec_bluesky.cli._script_commands import script_app, show_console
 
 __all__ = ["app"]
@@ -44,6 +45,7 @@ app.command()(log)
 app.command()(lock)
 app.command()(unlock)
 app.command()(history)
+app.command()(restart)
 app.command("replay")(replay_files)
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})(rerun)
 

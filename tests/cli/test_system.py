@@ -389,6 +389,28 @@ def test_a_service_that_is_killed_is_started_again(system: System) -> None:
     until(lambda: system.status()["missing"] == [], "something is missing")
 
 
+def test_a_service_is_restarted_by_its_name_but_none_that_a_plan_needs(system: System) -> None:
+    pids = {name: beat["pid"] for name, beat in system.status()["services"].items()}
+    with system.connect() as bl:
+        item = bl.queue.put("count", [["det"]], {"num": 100, "delay": 0.2}, start=True)
+        until(lambda: bl.status.run_uid is not None, "it never ran")
+        refused = system.call("restart", "documents-live", "device_server")
+        assert refused.returncode == 1
+        assert "count runs in queue 'main', and needs device_server" in refused.stderr
+        done = system.call("restart", "documents-live")
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert done.stdout.startswith("documents-live runs again after ")
+        bl.abort("enough")
+        item.wait(PATIENCE)
+        points = list(bl.points(item.result.run_uids[0]))
+        assert [point.index for point in points] == list(range(1, len(points) + 1))
+    now = {name: beat["pid"] for name, beat in system.status()["services"].items()}
+    assert {name for name in pids if now[name] != pids[name]} == {"documents-live"}
+    unknown = system.call("restart", "documents-life")
+    assert unknown.returncode == 1
+    assert "did you mean 'documents-live'" in unknown.stderr
+
+
 def test_a_redis_that_is_killed_is_started_again_and_the_beamline_goes_on(system: System) -> None:
     facts = system.data / "redis" / "bus.json"
     pid = json.loads(facts.read_text())["pid"]
