@@ -66,7 +66,12 @@ class Keeper:
         finally:
             os.close(descriptor)
         self.identity = identify(self._process.pid)
-        if self.part.niceness:
+        if self.is_ready:  # started again: a run may go on meanwhile
+            self.step_back()
+
+    def step_back(self) -> None:
+        """Let the process go after others that want the processor, if it is one that can."""
+        if self._process is not None and self.part.niceness:
             step_back(self._process.pid, self.part.niceness)
 
     async def keep(self, started: Callable[[], None]) -> None:

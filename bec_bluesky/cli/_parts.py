@@ -28,6 +28,7 @@ class Part:
     """The lower ones are stopped first; equal ones together."""
     has_heartbeat: bool = True
     niceness: int = 0
+    """By how much it goes after others that want the processor, once it is ready for the first time."""
     grace: float = 30.0
     """Seconds to stop in."""
 

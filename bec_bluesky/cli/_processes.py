@@ -52,12 +52,13 @@ def command_of(pid: int) -> str:
 
 
 def step_back(pid: int, niceness: int) -> None:
-    """Let a process that leads a session go after others that want the processor; harmless if it is gone.
+    """Let a process that leads a session go after others that want the processor, with all its threads.
 
-    Linux (sched_autogroup) compares processes of different sessions by the niceness of the session, not by their own.
+    Harmless if it is gone; there is no way back without privileges. Linux (sched_autogroup) compares processes of
+    different sessions by the niceness of the session, not by their own.
     """
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, niceness)
+        os.setpriority(os.PRIO_PGRP, pid, niceness)
         Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 

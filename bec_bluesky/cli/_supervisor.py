@@ -171,6 +171,7 @@ class Supervisor:
                 continue
             if keeper.part.has_heartbeat:
                 keeper.is_ready = True
+                keeper.step_back()  # not before: somebody waits for the system to be up
                 beat = running[keeper.pid or 0]
                 note = f": {beat.note}" if beat.note else ""
                 self.say(f"{keeper.part.name} {beat.state} after {time.monotonic() - began:.1f} s{note}")

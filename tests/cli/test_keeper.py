@@ -64,6 +64,8 @@ async def test_what_no_point_waits_for_goes_after_other_sessions(tmp_path: Path)
     keeper = Keeper(part, dict(os.environ), tmp_path, print)
     await keeper.start()
     assert keeper.pid is not None
+    assert os.getpriority(os.PRIO_PROCESS, keeper.pid) == os.getpriority(os.PRIO_PROCESS, 0), "it starts like any other"
+    keeper.step_back()
     assert os.getpriority(os.PRIO_PROCESS, keeper.pid) == 10
     autogroup = Path(f"/proc/{keeper.pid}/autogroup")
     if autogroup.exists():  # noqa: ASYNC240  # /proc does not block; else niceness counts between sessions, too
