@@ -4,6 +4,7 @@ import math
 import time
 from array import array
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class PeakAnalysis(RunCallback):
     take less than a tenth of the time; or, where nobody calls `tick()` (a bare RunEngine), by the documents' time
     and without a fit. The result of the stop document is `final` and has everything.
     """
+
+    pace: ClassVar[float] = 0.05
 
     def __init__(
         self, *, emit: Emit | None = None, stream: str | None = None, rate: float = 5.0, fit: bool = True

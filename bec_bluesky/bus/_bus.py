@@ -11,7 +11,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bec_bluesky.bus._address import Address, parse
@@ -30,6 +30,23 @@ BLOCK = 1.0
 _FIELD = b"m"
 _MARK = "PLACEHOLDER"
 _decoders: dict[Any, Any] = {}
+_APPEND_AT = """
+local new, taken = 0, 0
+for i = 2, #ARGV do
+  local id = string.format('%d-0', ARGV[1] + i - 2)
+  local reply = redis.pcall('XADD', KEYS[1], id, 'm', ARGV[i])
+  if type(reply) == 'table' and reply.err then
+    if not string.find(reply.err, 'equal or smaller', 1, true) then return reply end
+    local there = redis.call('XRANGE', KEYS[1], id, id)[1]
+    if not there or there[2][2] ~= ARGV[i] then taken = ARGV[1] + i - 2 end
+  else
+    new = new + 1
+  end
+end
+if KEYS[2] then redis.call('SET', KEYS[2], ARGV[#ARGV]) end
+return {new, taken}
+"""
+"""Gives how many entries were appended, and the last number that another entry has; 0 for none."""
 
 
 def _decode(channel: Channel, data: bytes) -> Any:
@@ -133,29 +150,23 @@ class Bus:
                 pipeline.pexpire(key, int(channel.lifetime * 1000))
             await pipeline.execute()
 
-    async def append_at(self, channel: Channel, number: int, message: Any, **words: str) -> bool:
-        """Append as entry `<number>-0`, so that repeating it is harmless.
+    async def append_at(
+        self, channel: Channel, number: int, *messages: Any, latest: Channel | None = None, **words: str
+    ) -> int:
+        """Append as entries `<number>-0` and those that follow, all at once or none, so that repeating it is harmless.
 
-        Gives False if that very entry is there already; raises StreamGapError if another one took its place.
+        The last of them becomes the value of `latest` in the same go. Gives how many were not there yet; raises
+        StreamGapError, once all others are written, if other entries took the places of some.
         """
         key = self.key(channel, **words)
-        data = encode(message)
-        try:
-            async with _translated(self.address):
-                await self.redis.xadd(key, {_FIELD: data}, id=f"{number}-0")
-        except BusError as error:
-            if not isinstance(error.__cause__, ResponseError) or "equal or smaller" not in str(error):
-                raise
-            async with _translated(self.address):
-                stored: Any = await self.redis.xrange(key, f"{number}-0", f"{number}-0")
-                last = await self.last_id(channel, **words)
-            if stored and stored[0][1].get(_FIELD) == data:
-                return False
+        keys = [key] if latest is None else [key, self.key(latest)]
+        new, taken = await self.evaluate(_APPEND_AT, keys, [number, *map(encode, messages)])
+        if taken:
+            last = await self.last_id(channel, **words)
             raise StreamGapError(
-                f"{key}: entry {number} cannot be written, the stream is at {last}",
-                int(last.partition("-")[0]),
-            ) from error
-        return True
+                f"{key}: entry {taken} cannot be written, the stream is at {last}", int(last.partition("-")[0])
+            )
+        return int(new)
 
     async def read(
         self,
