@@ -11,10 +11,11 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bec_bluesky.bus._address import Address, parse
+from bec_bluesky.bus._wire import Wire
 from bec_bluesky.channels import Channel
 from bec_bluesky.errors import BusError, StreamGapError
 from bec_bluesky.log import logger
@@ -86,6 +87,8 @@ class Bus:
         self.address = parse(url)
         self.beamline = beamline
         self._redis: aioredis.Redis | None = None
+        self._wires: list[Wire] = []
+        """Connections for reading streams and for scripts, which scans wait for; those that nobody uses just now."""
 
     async def __aenter__(self) -> Self:
         self._redis = aioredis.Redis.from_url(
@@ -105,6 +108,8 @@ class Bus:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        while self._wires:
+            self._wires.pop().close()
         if self._redis is not None:
             await self._redis.aclose()
             self._redis = None
@@ -187,11 +192,13 @@ class Bus:
     ) -> dict[str, list[tuple[str, dict[bytes, bytes]]]]:
         """Read raw entries of several streams, each after its own id."""
         block_ms = None if block is None else max(1, int(min(block, BLOCK) * 1000))
-        async with _translated(self.address):
-            reply: Any = await self.redis.xread(dict(cursors), count=count, block=block_ms)  # pyright: ignore[reportArgumentType]  # invariant dict
+        blocking = () if block_ms is None else ("BLOCK", block_ms)
+        reply = await self._call("XREAD", "COUNT", count, *blocking, "STREAMS", *cursors.keys(), *cursors.values())
         return {
-            key.decode(): [(stream_id.decode(), fields) for stream_id, fields in entries]
-            for key, entries in reply or ()
+            key.decode(): [
+                (stream_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))) for stream_id, flat in entries
+            ]
+            for key, entries in (reply or {}).items()
         }
 
     async def newest(self, channel: Channel, count: int = 1, **words: str) -> list[tuple[str, Any]]:
@@ -304,11 +311,30 @@ class Bus:
     async def evaluate(self, script: str, keys: list[str], arguments: list[str | bytes | int]) -> Any:
         """Run a Lua script of the one service that owns the keys; what it refuses comes as BusError."""
         digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        try:
+            return await self._call("EVALSHA", digest, len(keys), *keys, *arguments)
+        except BusError as error:
+            if "NOSCRIPT" not in str(error):
+                raise
+        return await self._call("EVAL", script, len(keys), *keys, *arguments)
+
+    async def _call(self, *command: str | bytes | int) -> Any:
+        """Send one command at a third of redis-py's cost; after an error its connection is not used again."""
+        if self._redis is None:
+            raise BusError("the bus is not connected: use `async with Bus(…)`")
+        wire = None
+        while self._wires and (wire is None or not wire.is_open):
+            wire = self._wires.pop()
         async with _translated(self.address):
+            if wire is None or not wire.is_open:
+                wire = await Wire.connect(self.address, timeout=_TIMEOUT)
             try:
-                return await self.redis.evalsha(digest, len(keys), *keys, *arguments)  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]  # typed for sync and async at once
-            except NoScriptError:
-                return await self.redis.eval(script, len(keys), *keys, *arguments)  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]
+                reply = await wire.call(*command)
+            except BaseException:
+                wire.close()  # its reply may still come
+                raise
+        self._wires.append(wire)
+        return reply
 
     # ── fan-out ──
 
