@@ -139,10 +139,11 @@ class Feed:
         block = 0.05 if any(run.is_sealed for run in self._runs.values()) else 0.25
         await self._gather()
         entries = await self._bus.read_keys(cursors, count=_BATCH, block=block)
-        self._last_read = time.monotonic()
         for stream_id, fields in entries.pop(runs_key, ()):
             await self._open_run(stream_id, _runs_decoder.decode(fields[b"m"]))
             self._cursor = stream_id
+        if entries:
+            self._last_read = time.monotonic()
         for key in entries.keys() & documents.keys():
             await self._feed(documents[key], entries[key])
         for key in entries.keys() & results.keys():
