@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +86,7 @@ class Feed:
         """{run whose documents are not on Redis: since when, by the monotonic clock}"""
         self._unclosable: set[str] = set()
         self._next_look = 0.0
-        self._last_read = 0.0
+        self._last_read = -math.inf
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"feed-{name}")
         self._is_stopping = asyncio.Event()
         self._is_finished = asyncio.Event()
