@@ -70,6 +70,8 @@ async def _translated(address: Address) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(_TIMEOUT):
             yield
+    except BusError:  # the plain connection has said it
+        raise
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise BusError(f"no answer from Redis at {address}: {error or 'time is up'}") from error
     except RedisError as error:
