@@ -4,6 +4,7 @@ import math
 import time
 from array import array
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,7 +16,7 @@ __all__ = ["PeakAnalysis"]
 
 _LARGEST_GAP = 100_000
 """Points that may be absent between two; seq_nums beyond that are no such points."""
-_FIT_SHARE = 0.1
+_FIT_SHARE = 0.03
 """Share of the time that live fits may take."""
 
 
@@ -28,9 +29,11 @@ class PeakAnalysis(RunCallback):
     point that is taken again replaces the earlier one. With several axes moved together `x` is the first of them.
 
     While the run goes on, results come at most `rate` times a second: from `tick()`, with a fit as long as fits
-    take less than a tenth of the time; or, where nobody calls `tick()` (a bare RunEngine), by the documents' time
+    take less than 3 % of the time; or, where nobody calls `tick()` (a bare RunEngine), by the documents' time
     and without a fit. The result of the stop document is `final` and has everything.
     """
+
+    pace: ClassVar[float] = 0.05
 
     def __init__(
         self, *, emit: Emit | None = None, stream: str | None = None, rate: float = 5.0, fit: bool = True

@@ -68,6 +68,7 @@ class NexusWriter(RunCallback):
     original stays, and the next start tries once more. A file with links to those of detectors is not moved.
     """
 
+    pace: ClassVar[float] = 0.05
     required: ClassVar[bool] = True
     mends_documents: ClassVar[bool] = False  # all documents are kept as they came
     wants_results: ClassVar[bool] = True

@@ -195,6 +195,7 @@ class NXsasWriter(RunCallback):
     bytes: a run that would need it is given up, before HDF5 meets a full disk.
     """
 
+    pace: ClassVar[float] = 0.05
     required: ClassVar[bool] = True
 
     def __init__(

@@ -50,6 +50,7 @@ class TiledWriter(RunCallback):
     process it is given `patience` seconds for what is left.
     """
 
+    pace: ClassVar[float] = 0.05
     required: ClassVar[bool] = True
     wants_results: ClassVar[bool] = True
     is_offline: ClassVar[bool] = False

@@ -12,10 +12,11 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bec_bluesky.bus._address import Address, parse
+from bec_bluesky.bus._wire import Wire
 from bec_bluesky.channels import Channel
 from bec_bluesky.errors import BusError, StreamGapError
 from bec_bluesky.log import logger
@@ -31,6 +32,23 @@ BLOCK = 1.0
 _FIELD = b"m"
 _MARK = "PLACEHOLDER"
 _decoders: dict[Any, Any] = {}
+_APPEND_AT = """
+local new, taken = 0, 0
+for i = 2, #ARGV do
+  local id = string.format('%d-0', ARGV[1] + i - 2)
+  local reply = redis.pcall('XADD', KEYS[1], id, 'm', ARGV[i])
+  if type(reply) == 'table' and reply.err then
+    if not string.find(reply.err, 'equal or smaller', 1, true) then return reply end
+    local there = redis.call('XRANGE', KEYS[1], id, id)[1]
+    if not there or there[2][2] ~= ARGV[i] then taken = ARGV[1] + i - 2 end
+  else
+    new = new + 1
+  end
+end
+if KEYS[2] then redis.call('SET', KEYS[2], ARGV[#ARGV]) end
+return {new, taken}
+"""
+"""Gives how many entries were appended, and the last number that another entry has; 0 for none."""
 
 
 def _decode(channel: Channel, data: bytes) -> Any:
@@ -53,6 +71,8 @@ async def _translated(address: Address) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(_TIMEOUT):
             yield
+    except BusError:  # the plain connection has said it
+        raise
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise BusError(f"no answer from Redis at {address}: {error or 'time is up'}") from error
     except RedisError as error:
@@ -71,6 +91,8 @@ class Bus:
         self.beamline = beamline
         self._redis: aioredis.Redis | None = None
         self._is_lost = False
+        self._wires: list[Wire] = []
+        """Connections for reading streams and for scripts, which scans wait for; those that nobody uses just now."""
 
     async def __aenter__(self) -> Self:
         self._redis = aioredis.Redis.from_url(
@@ -90,6 +112,8 @@ class Bus:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        while self._wires:
+            self._wires.pop().close()
         if self._redis is not None:
             await self._redis.aclose()
             self._redis = None
@@ -135,29 +159,23 @@ class Bus:
                 pipeline.pexpire(key, int(channel.lifetime * 1000))
             await pipeline.execute()
 
-    async def append_at(self, channel: Channel, number: int, message: Any, **words: str) -> bool:
-        """Append as entry `<number>-0`, so that repeating it is harmless.
+    async def append_at(
+        self, channel: Channel, number: int, *messages: Any, latest: Channel | None = None, **words: str
+    ) -> int:
+        """Append as entries `<number>-0` and those that follow, all at once or none, so that repeating it is harmless.
 
-        Gives False if that very entry is there already; raises StreamGapError if another one took its place.
+        The last of them becomes the value of `latest` in the same go. Gives how many were not there yet; raises
+        StreamGapError, once all others are written, if other entries took the places of some.
         """
         key = self.key(channel, **words)
-        data = pack(message)
-        try:
-            async with _translated(self.address):
-                await self.redis.xadd(key, {_FIELD: data}, id=f"{number}-0")
-        except BusError as error:
-            if not isinstance(error.__cause__, ResponseError) or "equal or smaller" not in str(error):
-                raise
-            async with _translated(self.address):
-                stored: Any = await self.redis.xrange(key, f"{number}-0", f"{number}-0")
-                last = await self.last_id(channel, **words)
-            if stored and stored[0][1].get(_FIELD) == data:
-                return False
+        keys = [key] if latest is None else [key, self.key(latest)]
+        new, taken = await self.evaluate(_APPEND_AT, keys, [number, *map(pack, messages)])
+        if taken:
+            last = await self.last_id(channel, **words)
             raise StreamGapError(
-                f"{key}: entry {number} cannot be written, the stream is at {last}",
-                int(last.partition("-")[0]),
-            ) from error
-        return True
+                f"{key}: entry {taken} cannot be written, the stream is at {last}", int(last.partition("-")[0])
+            )
+        return int(new)
 
     async def read(
         self,
@@ -178,11 +196,13 @@ class Bus:
     ) -> dict[str, list[tuple[str, dict[bytes, bytes]]]]:
         """Read raw entries of several streams, each after its own id."""
         block_ms = None if block is None else max(1, int(min(block, BLOCK) * 1000))
-        async with _translated(self.address):
-            reply: Any = await self.redis.xread(dict(cursors), count=count, block=block_ms)  # pyright: ignore[reportArgumentType]  # invariant dict
+        blocking = () if block_ms is None else ("BLOCK", block_ms)
+        reply = await self._call("XREAD", "COUNT", count, *blocking, "STREAMS", *cursors.keys(), *cursors.values())
         return {
-            key.decode(): [(stream_id.decode(), fields) for stream_id, fields in entries]
-            for key, entries in reply or ()
+            key.decode(): [
+                (stream_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))) for stream_id, flat in entries
+            ]
+            for key, entries in (reply or {}).items()
         }
 
     async def newest(self, channel: Channel, count: int = 1, **words: str) -> list[tuple[str, Any]]:
@@ -301,11 +321,30 @@ class Bus:
     async def evaluate(self, script: str, keys: list[str], arguments: list[str | bytes | int]) -> Any:
         """Run a Lua script of the one service that owns the keys; what it refuses comes as BusError."""
         digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        try:
+            return await self._call("EVALSHA", digest, len(keys), *keys, *arguments)
+        except BusError as error:
+            if "NOSCRIPT" not in str(error):
+                raise
+        return await self._call("EVAL", script, len(keys), *keys, *arguments)
+
+    async def _call(self, *command: str | bytes | int) -> Any:
+        """Send one command at a third of redis-py's cost; after an error its connection is not used again."""
+        if self._redis is None:
+            raise BusError("the bus is not connected: use `async with Bus(…)`")
+        wire = None
+        while self._wires and (wire is None or not wire.is_open):
+            wire = self._wires.pop()
         async with _translated(self.address):
+            if wire is None or not wire.is_open:
+                wire = await Wire.connect(self.address, timeout=_TIMEOUT)
             try:
-                return await self.redis.evalsha(digest, len(keys), *keys, *arguments)  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]  # typed for sync and async at once
-            except NoScriptError:
-                return await self.redis.eval(script, len(keys), *keys, *arguments)  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]
+                reply = await wire.call(*command)
+            except BaseException:
+                wire.close()  # its reply may still come
+                raise
+        self._wires.append(wire)
+        return reply
 
     # ── fan-out ──
 

@@ -1,8 +1,8 @@
 """One RESP3 connection over `hiredis.Reader`: commands are pipelined, pushes go to a function.
 
-For device instructions and documents, where the round trip decides: 70 to 150 µs, a third of what redis.asyncio
-takes. It does not reconnect by itself: its owner must know that the connection was lost, since what was under way may
-or may not have been carried out.
+For device instructions, documents, streams and scripts, where the round trip decides: 70 to 150 µs, a third of what
+redis.asyncio takes. It does not reconnect by itself: its owner must know that the connection was lost, since what was
+under way may or may not have been carried out.
 """
 
 import asyncio

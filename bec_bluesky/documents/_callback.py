@@ -41,6 +41,9 @@ class RunCallback:
     keeps an entry for every stream resource for ever; here documents arrive as they were emitted.
     """
 
+    pace: ClassVar[float] = 0.0
+    """Seconds between two deliveries of documents by a document service, at least: each costs processor time, there and
+    on Redis, that scans are short of. For what nobody waits for point by point."""
     required: ClassVar[bool] = False
     """Whether a run's documents must be kept until this callback has stored them."""
     is_offline: ClassVar[bool] = True

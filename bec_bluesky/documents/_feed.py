@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -85,6 +86,7 @@ class Feed:
         """{run whose documents are not on Redis: since when, by the monotonic clock}"""
         self._unclosable: set[str] = set()
         self._next_look = 0.0
+        self._last_read = -math.inf
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"feed-{name}")
         self._is_stopping = asyncio.Event()
         self._is_finished = asyncio.Event()
@@ -136,16 +138,27 @@ class Feed:
         cursors |= {key: self._runs[uid].last_result for key, uid in results.items()}
         # a sealed run that is not stored yet is looked at again soon
         block = 0.05 if any(run.is_sealed for run in self._runs.values()) else 0.25
+        await self._gather()
         entries = await self._bus.read_keys(cursors, count=_BATCH, block=block)
         for stream_id, fields in entries.pop(runs_key, ()):
             await self._open_run(stream_id, _runs_decoder.decode(fields[b"m"]))
             self._cursor = stream_id
+        if entries:
+            self._last_read = time.monotonic()
         for key in entries.keys() & documents.keys():
             await self._feed(documents[key], entries[key])
         for key in entries.keys() & results.keys():
             await self._give_results(results[key], entries[key])
         for uid in [uid for uid, run in self._runs.items() if run.is_sealed]:
             await self._close_run(uid)
+
+    async def _gather(self) -> None:
+        """Let documents come together, for a callback that wants no more than so many deliveries a second."""
+        pause = self._last_read + self._callback.pace - time.monotonic()
+        if pause > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._is_stopping.wait()
 
     async def _open_run(self, stream_id: str, note: Any) -> None:
         if isinstance(note, RunClosed):

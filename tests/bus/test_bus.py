@@ -11,7 +11,7 @@ import pytest
 
 from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Wire
-from bec_bluesky.channels import ALARMS, BEATS, POINTS, READBACKS, SERVICES
+from bec_bluesky.channels import ALARMS, BEATS, LATEST_POINT, POINTS, READBACKS, SERVICES
 from bec_bluesky.errors import BusError, StreamGapError
 from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import Beat, Readback
@@ -33,6 +33,45 @@ async def test_another_entry_under_a_used_number_is_a_gap_error(bus: Bus) -> Non
     await bus.append_at(POINTS, 1, _point(1), run="u")
     with pytest.raises(StreamGapError, match="at 1-0"):
         await bus.append_at(POINTS, 1, _point(1, value=2.0), run="u")
+
+
+async def test_entries_that_follow_each_other_are_appended_at_once_and_their_last_is_the_latest(bus: Bus) -> None:
+    assert await bus.append_at(POINTS, 1, _point(1), _point(2), latest=LATEST_POINT, run="u") == 2
+    assert await bus.append_at(POINTS, 2, _point(2), _point(3), latest=LATEST_POINT, run="u") == 1
+    assert [(number, point.index) for number, point in await bus.read(POINTS, run="u")] == [
+        ("1-0", 1),
+        ("2-0", 2),
+        ("3-0", 3),
+    ]
+    assert await bus.get(LATEST_POINT) == _point(3)
+
+
+async def _blocked(bus: Bus) -> "asyncio.Task[list[tuple[str, Point]]]":
+    """Begin to wait for an entry that does not come; give it once Redis waits."""
+    waiting = asyncio.create_task(bus.read(POINTS, "1-0", block=1.0, run="u"))
+    while not (await bus.redis.info("clients"))["blocked_clients"]:
+        await asyncio.sleep(0.01)
+    return waiting
+
+
+async def test_a_read_that_was_cancelled_leaves_its_reply_to_nobody(bus: Bus) -> None:
+    await bus.append_at(POINTS, 1, _point(1), run="u")
+    waiting = await _blocked(bus)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await bus.append_at(POINTS, 2, _point(2), run="u")
+    assert await bus.read(POINTS, run="another") == []
+    assert [point.index for _, point in await bus.read(POINTS, run="u")] == [1, 2]
+
+
+async def test_a_connection_that_redis_ended_is_replaced_by_a_new_one(bus: Bus) -> None:
+    await bus.append_at(POINTS, 1, _point(1), run="u")
+    waiting = await _blocked(bus)
+    await bus.redis.client_kill_filter(skipme=True, _type="normal")
+    with pytest.raises(BusError, match="lost"):
+        await waiting
+    assert [point.index for _, point in await bus.read(POINTS, run="u")] == [1]
 
 
 async def test_follow_gives_old_and_new_entries_in_order(bus: Bus) -> None:

@@ -62,6 +62,22 @@ async def test_every_document_arrives_once_in_order_and_points_are_numbered(bus:
     assert 0 < await bus.redis.pttl(bus.key(DOCUMENTS, run=uid)) <= 3_600_000
 
 
+async def test_documents_come_together_for_a_callback_that_has_a_pace_and_at_once_when_it_ends(bus: Bus) -> None:
+    class Leisurely(Collector):
+        pace = 3600.0
+
+    documents = run_documents(20)
+    callback, prompt = Leisurely(), Collector()
+    async with feeding(bus, prompt, "prompt"):
+        async with feeding(bus, callback):
+            await publish(bus, documents[:1])
+            await until(lambda: callback.got)
+            await publish(bus, documents[1:], first=2)
+            await until(lambda: len(prompt.got) == len(documents))
+            assert callback.names == ["start"]
+        assert callback.got == documents
+
+
 async def test_a_restart_in_mid_run_feeds_it_again_and_points_stay_single(bus: Bus) -> None:
     documents = run_documents(10)
     first = Collector()
