@@ -20,6 +20,7 @@ __all__ = ["Columns", "ColumnsChanged", "QuickNormalizer", "RunTables"]
 Columns = dict[tuple[str, str], Column]
 """By (stream, data key)."""
 _NEVER = 2**62
+_HDF5 = "application/x-hdf5"
 
 
 class ColumnsChanged(Exception):
@@ -95,6 +96,13 @@ class RunTables(_RunWriter):
         # upstream repeats an append whose answer was lost, which may double rows; here the run is written again
         df_client.append_partition(0, table)
 
+    def _write_external_data(self, doc: Any) -> None:
+        node, consolidator, patch = self._update_consolidator(doc)
+        source = consolidator.get_data_source()
+        if (frames := _announced_frames(consolidator)) is not None:
+            source.parameters.setdefault("slice", f":{frames}")
+        self._update_data_source_for_node(node, source, patch)
+
     def _update_consolidator(self, doc: Any) -> Any:
         node, consolidator, patch = super()._update_consolidator(doc)
         stream = self._desc_nodes[doc["descriptor"]].item["id"]
@@ -124,3 +132,17 @@ class RunTables(_RunWriter):
             if column.kind == "array":
                 self._int_array_keys[stream].add(key)
                 self.data_keys[key] = self.data_keys.get(key, {}) | {"dtype_numpy": column.dtype}  # pyright: ignore[reportArgumentType]  # a dict all the same
+
+
+def _announced_frames(consolidator: Any) -> int | None:
+    """Give how much of an HDF5 dataset, along its first axis, the documents have announced; None if that is not clear.
+
+    A detector may write more than that, if its run is aborted while it exposes; Tiled refuses arrays of another size.
+    """
+    if consolidator.mimetype != _HDF5 or len(consolidator.assets) != 1:
+        return None
+    (rows, *_), frame = consolidator.shape, consolidator.datum_shape
+    if not frame or frame[0] == 1 or len(consolidator.chunk_shape) > len(frame):
+        return int(rows)
+    # several frames a point: they follow each other along the first axis
+    return int(rows * frame[0]) if len(consolidator.chunk_shape) == len(frame) else None
