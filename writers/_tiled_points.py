@@ -26,7 +26,7 @@ _EVERY = 1.0
 """Seconds between two batches, while a run goes on."""
 _OPERATION = 15.0
 """Seconds within which the requests for one batch must have begun."""
-_PATIENCE = 5.0
+_PATIENCE = 15.0
 """Seconds after the newest point for which a run that has ended waits for those that it lacks."""
 _MOST_GAPS = 10_000
 _REVISION, _MISSING = "point_revision", "point_missing"

@@ -84,9 +84,9 @@ class TiledServer:
         conditions = {
             "filter[eq][condition][key]": "written_by",
             "filter[eq][condition][value]": json.dumps(owner),
-            "filter[keypresent][condition][key]": "stop",
+            "filter[keypresent][condition][key]": "stop.uid",
             "filter[keypresent][condition][exists]": "false",
-            "fields": "count",
+            "fields": "",
         }
         found: set[str] = set()
         for offset in range(0, 1_000, 100):

@@ -290,7 +290,7 @@ class Runs:
         if text is not None:
             queries.append(FullText(text))
         if status == "open":
-            queries.append(KeyPresent("stop", exists=False))
+            queries.append(KeyPresent("stop.uid", exists=False))
             status = None
         for key, value in (("start.plan_name", plan), ("start.sample", sample), ("stop.exit_status", status)):
             if value is not None:

@@ -1,8 +1,6 @@
 """Scan points in the catalogue: a stream of their run, as complete as on Redis, that no document tells of."""
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -21,8 +19,9 @@ from bec_bluesky.documents import CatalogAddress, Point, Run, RunProblem, open_c
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.settings import Settings
 from callbacks.bundler import ScanBundler, points
-from tests.documents.feed_harness import feeding, publish
+from tests.documents.feed_harness import feeding, publish, run_documents
 from tests.documents.feed_harness import until as until_async
+from tests.live_system import until
 from writers.tiled import TiledWriter
 
 Documents = list[tuple[str, dict[str, Any]]]
@@ -45,13 +44,6 @@ def hosted(address: CatalogAddress, problems: list[RunProblem] | None = None, **
     writer = TiledWriter(address.uri, address.api_key, flush_every=0.02, emit=take, **options)
     writer.tick()
     return writer
-
-
-def until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen"
-        threading.Event().wait(0.02)
 
 
 def documents_of(engine: RunEngine, plan: Any) -> Documents:
@@ -78,10 +70,8 @@ def scan(run_engine: RunEngine, motor: SynAxis, gauss: SynGauss, blob: SimBlobDe
     return documents_of(run_engine, plan())
 
 
-def counted(number: int, *, uid: str = "", **changes: Any) -> Documents:
+def counted(number: int) -> Documents:
     """Give the documents of a run of so many events."""
-    from tests.documents.feed_harness import run_documents
-
     documents = run_documents(number)
     for name, doc in documents:
         if name == "stop":
@@ -146,7 +136,7 @@ async def test_the_documents_of_a_run_with_points_are_its_own(
     plain.close()
     uid = scan[0][1]["uid"]
     without, others = list(Run(catalog[uid]).documents()), list(catalog[uid].documents())
-    catalog.delete_contents([uid], recursive=True)
+    catalog.delete_contents([uid], recursive=True, external_only=False)
     async with feeding(bus, ScanBundler(), "bundler"), feeding(bus, hosted(address), "tiled"):
         await publish(bus, scan)
         await until_async(lambda: bus.field(STORED, "tiled", run=uid), 60.0)
@@ -206,11 +196,14 @@ def until_there(catalog: Any, uid: str, number: int) -> Run:
         except (KeyError, RefusedError):
             return False
 
-    until(is_there)
+    until(is_there, "the points did not come")
     return Run(catalog[uid])
 
 
-def test_points_that_come_after_the_stop_document_are_awaited(catalog: Any, address: CatalogAddress) -> None:
+def test_points_that_come_after_the_stop_document_are_awaited(
+    catalog: Any, address: CatalogAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("writers._tiled_points._PATIENCE", 120.0)
     documents = counted(3)
     uid = documents[0][1]["uid"]
     problems: list[RunProblem] = []
