@@ -164,8 +164,11 @@ class RunPoints:
 
     def _read(self, numbers: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
         for begin in range(0, len(numbers), _BATCH):
-            places = [self._places[number] for number in numbers[begin : begin + _BATCH]]
-            yield [self._journal.read(place, 1)[0][0][1] for place in places]
+            some = numbers[begin : begin + _BATCH]
+            if some[-1] - some[0] == len(some) - 1:  # they follow each other
+                yield [row for _, row in self._journal.read(self._places[some[0]], len(some))[0]]
+            else:
+                yield [self._journal.read(self._places[number], 1)[0][0][1] for number in some]
 
     def _append(self, run: "RunTables", run_uid: str, rows: list[dict[str, Any]]) -> None:
         from writers._tiled_run import ColumnsChanged

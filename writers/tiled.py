@@ -252,7 +252,7 @@ class TiledWriter(RunCallback):
                 is_closing = self._is_closing
                 with self._lock:
                     runs = list(self._waiting.values())
-                if runs or self._has_errands():
+                if runs or (self._has_errands() and not is_closing):
                     busy = time.monotonic()
                     self._advance(runs, is_closing=is_closing)
                 with self._lock:

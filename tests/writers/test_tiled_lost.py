@@ -30,7 +30,7 @@ def runs(served: Settings, address: CatalogAddress) -> Iterator[Runs]:
 
 def owned(address: CatalogAddress | None, owner: str = OWNER) -> TiledWriter:
     """Make a writer of an owner; without an address it looks for the server of the settings."""
-    writer = TiledWriter(*((address.uri, address.api_key) if address else ()), flush_every=0.02)
+    writer = TiledWriter(*((address.uri, address.api_key) if address else ()), flush_every=0.02, patience=60.0)
     writer.owner = owner
     return writer
 
