@@ -100,14 +100,16 @@ class PendingRun:
         if not self._came.is_set():
             self._came.set()
 
-    def awaits_products(self, patience: float) -> bool:
-        """Tell whether the run has ended, and points are to come.
+    @property
+    def is_without_points(self) -> bool:
+        """Whether it has none, and should have."""
+        return self.points.lacks_all(self._events)
 
-        For so many seconds also whether an analysis may have a last word, or a first point may come.
-        """
+    def awaits_products(self, patience: float, *, is_bundled: bool) -> bool:
+        """Tell whether the run has ended, and points are to come, or for so many seconds an analysis' last word."""
         if not self.is_sealed:
             return False
-        if self.points.awaits(self._events, self._sealed_at):
+        if self.points.awaits(self._events, self._sealed_at, is_bundled=is_bundled):
             return True
         results = list(self._results.values())
         if results and all(each.final for each in results):

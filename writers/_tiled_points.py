@@ -28,6 +28,8 @@ _OPERATION = 15.0
 """Seconds within which the requests for one batch must have begun."""
 _PATIENCE = 15.0
 """Seconds after the newest point for which a run that has ended waits for those that it lacks."""
+_FIRST_PATIENCE = 5.0
+"""Seconds for which it waits for a first one."""
 _MOST_GAPS = 10_000
 _REVISION, _MISSING = "point_revision", "point_missing"
 _RESERVED = ("seq_num", "time")
@@ -87,13 +89,20 @@ class RunPoints:
         self._indices.append(point.index)  # last of all: the other thread counts these
 
     def lacks(self, events: dict[str, int]) -> int:
-        """Tell how many points are to come, of a run with so many events by stream; 0 if nobody bundles it."""
+        """Tell how many points are to come, of a run with so many events by stream; 0 if none has come."""
         if not len(self._indices):
             return 0
         return len(self._gaps) + max(0, events.get(self._facts["stream"], 0) - self._last)
 
-    def awaits(self, events: dict[str, int], sealed_at: float) -> bool:
+    def lacks_all(self, events: dict[str, int]) -> bool:
+        """Tell whether none has come of a run that should have some, if anybody bundles it."""
+        of = (number for stream, number in events.items() if stream != "baseline" and not stream.endswith("_monitor"))
+        return not len(self._indices) and any(of)
+
+    def awaits(self, events: dict[str, int], sealed_at: float, *, is_bundled: bool) -> bool:
         """Tell whether it is worth waiting for the points that the run lacks."""
+        if is_bundled and self.lacks_all(events):
+            return time.monotonic() < sealed_at + _FIRST_PATIENCE
         return self.lacks(events) > 0 and time.monotonic() < max(sealed_at, self._newest) + _PATIENCE
 
     def close(self) -> None:

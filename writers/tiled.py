@@ -51,8 +51,8 @@ class TiledWriter(RunCallback):
     its start document. A run that is complete in the catalogue is left alone.
 
     In a document service the run's points become a stream "points" beside its own (see `RunPoints`), and what analyses
-    find becomes metadata. A run that ended waits `wait_for_results` seconds for them; for points that are on their way
-    longer, as long as they keep coming. A bare RunEngine makes none.
+    find becomes metadata. A run that ended waits `wait_for_results` seconds for these, for its first point five seconds
+    (once, if nobody bundles runs), and for more of them as long as they keep coming. A bare RunEngine makes none.
 
     Subscribed to a bare RunEngine it needs nothing else; `wait()` returns when everything is written. At the end of the
     process it is given `patience` seconds for what is left.
@@ -100,6 +100,8 @@ class TiledWriter(RunCallback):
         self._is_closing = False
         self._delay = _FIRST_DELAY
         self._not_before = 0.0
+        self._is_bundled = True
+        """Whether the runs of this system get points: yes, until one does not."""
         self._left: set[str] | None = None
         """Runs of this owner that an earlier process has left without a stop document; None before that was asked."""
         self._to_close: set[str] = set()
@@ -159,6 +161,7 @@ class TiledWriter(RunCallback):
     def take_point(self, point: Point) -> None:
         """Take a scan point, for the run's stream of points."""
         with self._lock:
+            self._is_bundled = True
             run = self._waiting.get(point.run_uid)
             if run is not None:
                 run.take_point(point)
@@ -283,7 +286,7 @@ class TiledWriter(RunCallback):
         for run in runs:
             if run.not_before > now and not is_closing:
                 continue
-            is_early = not is_closing and self._is_ticked and run.awaits_products(self._wait_for_results)
+            is_early = not is_closing and self._is_ticked and self._awaits_products(run)
             try:
                 run.advance(server, without_stop=is_early)
             except (ServerAbsent, httpx.TransportError) as error:
@@ -297,6 +300,9 @@ class TiledWriter(RunCallback):
                 self._delay = _FIRST_DELAY
                 if run.is_written:
                     self._finish(run, server)
+
+    def _awaits_products(self, run: PendingRun) -> bool:
+        return run.awaits_products(self._wait_for_results, is_bundled=bool(self.owner) and self._is_bundled)
 
     def _has_errands(self) -> bool:
         return bool(self.owner) and (self._left is None or bool(self._to_close))
@@ -357,6 +363,8 @@ class TiledWriter(RunCallback):
         self._forget(run)
 
     def _finish(self, run: PendingRun, server: TiledServer) -> None:
+        if run.is_without_points:
+            self._is_bundled = False
         if run.problem:
             self.emit(RunProblem(run_uid=run.uid, source="tiled", text=run.problem))
         self.emit(run.product(server.uri))

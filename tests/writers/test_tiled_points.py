@@ -222,6 +222,32 @@ def test_points_that_come_after_the_stop_document_are_awaited(
     assert problems == []
 
 
+def test_a_first_point_is_awaited_until_a_run_had_none(
+    catalog: Any, address: CatalogAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("writers._tiled_points._FIRST_PATIENCE", 600.0)
+    runs = [counted(1) for _ in range(3)]
+    uids = [documents[0][1]["uid"] for documents in runs]
+    writer = hosted(address, wait_for_results=0.0)
+    writer.owner = "here:tiled"
+    for name, doc in runs[0]:
+        writer(name, doc)
+    until(lambda: uids[0] in catalog, "the run did not come")
+    assert not writer.wait(1.0)
+    writer.take_point(point(runs[0], 1))
+    assert writer.wait(60.0)
+    monkeypatch.setattr("writers._tiled_points._FIRST_PATIENCE", 0.0)
+    for name, doc in runs[1]:
+        writer(name, doc)
+    assert writer.wait(60.0)
+    monkeypatch.setattr("writers._tiled_points._FIRST_PATIENCE", 600.0)
+    for name, doc in runs[2]:
+        writer(name, doc)
+    assert writer.wait(60.0)
+    writer.close()
+    assert [number_of_points(catalog, uid) for uid in uids] == [1, 0, 0]
+
+
 def test_points_that_never_come_are_told(
     catalog: Any, address: CatalogAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
