@@ -174,7 +174,7 @@ class RunPoints:
     def _read(self, numbers: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
         for begin in range(0, len(numbers), _BATCH):
             some = numbers[begin : begin + _BATCH]
-            if some[-1] - some[0] == len(some) - 1:  # they follow each other
+            if isinstance(some, range):  # they follow each other
                 yield [row for _, row in self._journal.read(self._places[some[0]], len(some))[0]]
             else:
                 yield [self._journal.read(self._places[number], 1)[0][0][1] for number in some]
