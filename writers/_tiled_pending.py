@@ -1,5 +1,6 @@
 """One run that is on its way into the catalogue: its documents, its results, its points, and how far they are."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -166,6 +167,8 @@ class PendingRun:
         except Exception as error:  # noqa: BLE001  # whatever the server or upstream's writer makes of them
             self.problem = f"its points are not in the catalogue: {type(error).__name__}: {error}"
             _log.warning(self.problem, exc_info=error, extra={"run": self.uid})
+            with contextlib.suppress(httpx.HTTPStatusError):
+                self.points.withdraw(server, self.uid)
         if is_last and not self.problem and (lacking := self.points.lacks(self._events)):
             self.problem = f"{lacking} of its points did not come in time, and are not in the catalogue"
 

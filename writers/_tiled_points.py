@@ -116,11 +116,15 @@ class RunPoints:
         self._streams.add(stream)
         if self.name != stream:
             return
-        if self._tables is not None:
-            self._drop(server, run_uid)
+        self.withdraw(server, run_uid)
         self.begin_again()
         self.name = next(name for n in range(2, 10**6) if (name := f"{_NAME}_{n}") not in self._streams)
         run.put_metadata({"derived_streams": [self.name]})
+
+    def withdraw(self, server: TiledServer, run_uid: str) -> None:
+        """Leave none in the catalogue, rather than some."""
+        if self._tables is not None:
+            self._drop(server, run_uid)
 
     def begin_again(self) -> None:
         """Forget what was written."""
@@ -132,8 +136,8 @@ class RunPoints:
         """Append what has come, if it is time."""
         if len(self._indices) == self._written or time.monotonic() < self._next:
             return
-        if self._written < self._first and self._tables is not None:
-            self._drop(server, run_uid)
+        if self._written < self._first:
+            self.withdraw(server, run_uid)
         begin, end = max(self._first, self._written), len(self._indices)
         self._write(server, run, run_uid, range(begin, end), range(self._first, end))
         self._written = end
@@ -149,8 +153,7 @@ class RunPoints:
         else:
             order = np.lexsort((np.arange(len(indices)), indices))
             newest = [self._first + int(number) for number in order[np.append(np.diff(indices[order]) > 0, True)]]
-            if self._tables is not None:
-                self._drop(server, run_uid)
+            self.withdraw(server, run_uid)
             self._write(server, run, run_uid, newest, newest)
         if self._tables is not None and self._put != self._facts:
             self._tables.put_facts(self.name, {_NAME: self._facts})

@@ -329,6 +329,25 @@ def test_a_run_with_a_stream_of_its_own_called_points_keeps_it(
     ]
 
 
+def test_points_that_the_server_does_not_take_cost_the_run_nothing_else(catalog: Any, address: CatalogAddress) -> None:
+    documents = counted(2)
+    problems: list[RunProblem] = []
+    writer = hosted(address, problems)
+    for name, doc in documents[:-1]:
+        writer(name, doc)
+    for index in (1, 2):  # Tiled's name for the table itself
+        writer.take_point(point(documents, index, data={"internal": [1.0, 2.0], "det": 1.0}))
+    writer(*documents[-1])
+    assert writer.wait(60.0)
+    writer.close()
+    run = Run(catalog[documents[0][1]["uid"]])
+    assert run.table()["det"].tolist() == [1.0, 2.0]
+    assert run.exit_status == "success"
+    assert set(run.client) == {"primary"}
+    (problem,) = problems
+    assert problem.text.startswith("its points are not in the catalogue: ")
+
+
 def test_points_of_an_earlier_main_stream_give_way(catalog: Any, address: CatalogAddress) -> None:
     documents = counted(2)
     uid = documents[0][1]["uid"]
