@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 import uuid
 from array import array
@@ -33,6 +34,8 @@ _FIRST_PATIENCE = 5.0
 _MOST_GAPS = 10_000
 _REVISION, _MISSING = "point_revision", "point_missing"
 _RESERVED = ("seq_num", "time")
+_OTHERS = re.compile("^(baseline|interruptions|monitor.*|.*_monitor)$")
+"""Streams that are never the main one."""
 
 
 class RunPoints:
@@ -96,8 +99,7 @@ class RunPoints:
 
     def lacks_all(self, events: dict[str, int]) -> bool:
         """Tell whether none has come of a run that should have some, if anybody bundles it."""
-        of = (number for stream, number in events.items() if stream != "baseline" and not stream.endswith("_monitor"))
-        return not len(self._indices) and any(of)
+        return not len(self._indices) and any(number for stream, number in events.items() if not _OTHERS.search(stream))
 
     def awaits(self, events: dict[str, int], sealed_at: float, *, is_bundled: bool) -> bool:
         """Tell whether it is worth waiting for the points that the run lacks."""
