@@ -1,15 +1,18 @@
-"""One run that is on its way into the catalogue: its documents, its results, and how far they are."""
+"""One run that is on its way into the catalogue: its documents, its results, its points, and how far they are."""
 
+import contextlib
 import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import msgspec
 
-from bec_bluesky.documents import AnalysisResult, Document, DocumentJournal, FileReady, is_lost
+from bec_bluesky.documents import AnalysisResult, Document, DocumentJournal, FileReady, Point, is_lost
 from writers._tiled_names import StoredNames
-from writers._tiled_server import TiledServer
+from writers._tiled_points import RunPoints
+from writers._tiled_server import ServerAbsent, TiledServer
 
 if TYPE_CHECKING:
     from writers._tiled_run import Columns, RunTables
@@ -31,7 +34,13 @@ class PendingRun:
     """Takes a run's documents in one thread, and writes them in another; `came` and `wake` are set for that one."""
 
     def __init__(
-        self, start: Document, came: threading.Event, wake: threading.Event, is_loaded: threading.Event
+        self,
+        start: Document,
+        came: threading.Event,
+        wake: threading.Event,
+        is_loaded: threading.Event,
+        *,
+        owner: str = "",
     ) -> None:
         self.uid = str(start["uid"])
         self.scan_id = int(start.get("scan_id") or 0)
@@ -43,6 +52,11 @@ class PendingRun:
         self.is_written = False
         self.failures = 0
         self.not_before = 0.0
+        self.points = RunPoints()
+        self.problem = ""
+        """Why its points are not all in the catalogue."""
+        self._events: dict[str, int] = {}
+        self._owner = owner
         self._came = came
         self._wake = wake
         self._is_loaded = is_loaded
@@ -64,6 +78,7 @@ class PendingRun:
         self.journal.append(name, doc)
         if name == "stop":
             self.is_lost = is_lost(doc)
+            self._events = doc.get("num_events") or {}
             self._sealed_at = time.monotonic()
             self.is_sealed = True
             self._wake.set()
@@ -80,12 +95,32 @@ class PendingRun:
         if before is None or result.final or not before.final:
             self._results[key] = result
 
-    def awaits_results(self, patience: float) -> bool:
-        """Tell whether the run has ended, so many seconds have not passed, and an analysis may have a last word."""
+    def take_point(self, point: Point) -> None:
+        """Keep a point; it is written with the next documents, or soon."""
+        self.points.take(point)
+        if not self._came.is_set():
+            self._came.set()
+
+    @property
+    def is_without_points(self) -> bool:
+        """Whether it has none, and should have."""
+        return self.points.lacks_all(self._events)
+
+    def awaits_products(self, patience: float, *, is_bundled: bool) -> bool:
+        """Tell whether the run has ended, and points are to come, or for so many seconds an analysis' last word."""
+        if not self.is_sealed:
+            return False
+        if self.points.awaits(self._events, self._sealed_at, is_bundled=is_bundled):
+            return True
         results = list(self._results.values())
-        if not self.is_sealed or (results and all(each.final for each in results)):
+        if results and all(each.final for each in results):
             return False
         return time.monotonic() < self._sealed_at + patience
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.journal.close()
+        self.points.close()
 
     def advance(self, server: TiledServer, *, without_stop: bool = False) -> None:
         """Write what has come; its stop document can be left for later.
@@ -106,9 +141,9 @@ class PendingRun:
             if without_stop and documents[-1][0] == "stop":
                 documents, place = self.journal.read(self._place, len(documents) - 1)
                 if not documents:
-                    return
+                    break
             try:
-                self._write(documents)
+                self._write(documents, server)
             except ColumnsChanged as change:
                 _log.info("written again, since %s", change, extra={"run": self.uid})
                 self.begin_again()
@@ -117,13 +152,32 @@ class PendingRun:
                 continue
             self._place = place
             self.is_written = documents[-1][0] == "stop"
+        if not self.is_written:
+            self._put_points(server, is_last=False)
+
+    def _put_points(self, server: TiledServer, *, is_last: bool) -> None:
+        """Write points; what is wrong with them costs the run nothing else."""
+        if self._tables is None or self._tables.root_node is None or self._is_there_already or self.problem:
+            return
+        put = self.points.finish if is_last else self.points.advance
+        try:
+            put(server, self._tables, self.uid)
+        except (ServerAbsent, httpx.TransportError):
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever the server or upstream's writer makes of them
+            self.problem = f"its points are not in the catalogue: {type(error).__name__}: {error}"
+            _log.warning(self.problem, exc_info=error, extra={"run": self.uid})
+            with contextlib.suppress(httpx.HTTPStatusError):
+                self.points.withdraw(server, self.uid)
+        if is_last and not self.problem and (lacking := self.points.lacks(self._events)):
+            self.problem = f"{lacking} of its points did not come in time, and are not in the catalogue"
 
     def _put_results(self) -> None:
         if self._tables is None or self._is_there_already:
             return
         results = list(self._results.values())
         if results != self._put and self._tables.root_node is not None:
-            self._tables.put_results([msgspec.to_builtins(each) for each in results])
+            self._tables.put_metadata({"results": [msgspec.to_builtins(each) for each in results]})
             self._put = results
             self._next_put = time.monotonic() + _RESULTS_EVERY
 
@@ -134,6 +188,8 @@ class PendingRun:
         self._tables = None
         self._place = 0
         self._put = []
+        self.points.begin_again()
+        self.problem = ""
 
     def _begin(self, server: TiledServer) -> None:
         from writers._tiled_run import QuickNormalizer, RunTables
@@ -142,17 +198,21 @@ class PendingRun:
         self._is_there_already = state == "complete"
         if state == "partial":
             server.delete(self.uid)
-        self._tables = RunTables(server.client, self._columns)
+        own = {"written_by": self._owner} if self._owner else {}
+        self._tables = RunTables(server.client, self._columns, {"derived_streams": [self.points.name], **own})
         self._normalizer = QuickNormalizer()
         self._normalizer.subscribe(self._tables)
 
-    def _write(self, documents: list[tuple[str, dict[str, Any]]]) -> None:
+    def _write(self, documents: list[tuple[str, dict[str, Any]]], server: TiledServer) -> None:
         if self._is_there_already or self._tables is None:
             return
         for name, doc in documents:
             if name == "stop":  # it says that the run is complete: all else comes before
                 self._tables.flush()
                 self._put_results()
+                self._put_points(server, is_last=True)
+            elif name == "descriptor":
+                self.points.make_room(str(doc.get("name")), server, self._tables, self.uid)
             self._normalizer(name, self._names(name, doc))
         self._tables.flush()
 

@@ -4,14 +4,16 @@ Import this late: bluesky_tiled_plugins takes two seconds.
 """
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, Self
 
+from bluesky_tiled_plugins.utils import truncate_json_overflow
 from bluesky_tiled_plugins.writing.tiled_writer import (
     RESERVED_DATA_KEYS,
     RunNormalizer,
     _RunWriter,  # pyright: ignore[reportPrivateUsage]  # there is no public way to flush by time
 )
 from event_model import DocumentNames
+from tiled.structures.core import Spec
 
 from writers._tiled_column import Column
 
@@ -20,6 +22,7 @@ __all__ = ["Columns", "ColumnsChanged", "QuickNormalizer", "RunTables"]
 Columns = dict[tuple[str, str], Column]
 """By (stream, data key)."""
 _NEVER = 2**62
+_HDF5 = "application/x-hdf5"
 
 
 class ColumnsChanged(Exception):
@@ -45,9 +48,12 @@ class QuickNormalizer(RunNormalizer):
 class RunTables(_RunWriter):
     """Upstream's writer of one run; it writes when `flush()` is called, and sends each row once."""
 
-    def __init__(self, client: Any, columns: Columns) -> None:
+    def __init__(self, client: Any, columns: Columns, metadata: dict[str, Any] | None = None) -> None:
+        """Take the run's own metadata, which are there from its first moment beside the start document."""
         # SQLite's tables have no arrays: all go to Zarr
         super().__init__(client, batch_size=_NEVER, max_array_size=0)
+        self._catalog = client
+        self._metadata = metadata or {}
         self.columns: Columns = dict(columns)
         """As far as they are known; a run that is written again begins with them."""
         self._declared: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -55,6 +61,24 @@ class RunTables(_RunWriter):
         """Rows written, by stream."""
         self.frames: dict[str, list[int]] = {}
         """Shapes of what is in the detectors' own files, by `stream/data key`."""
+
+    def beside(self, columns: Columns) -> Self:
+        """Give another writer of this run, for a stream that its documents know nothing of."""
+        other = type(self)(self._catalog, columns)
+        other.root_node, other.access_tags = self.root_node, self.access_tags
+        return other
+
+    def start(self, doc: Any) -> None:
+        """Make the run's node."""
+        start = {key: value for key, value in doc.items() if key not in ("tiled_access_tags", "tiled_specs")}
+        specs = [Spec(of) if isinstance(of, str) else Spec(**of) for of in doc.get("tiled_specs") or ()]
+        self.access_tags = doc.get("tiled_access_tags")
+        self.root_node = self._catalog.create_container(
+            key=doc["uid"],
+            metadata={"start": truncate_json_overflow(start), **self._metadata},
+            specs=[*specs, Spec("BlueskyRun", version="3.0")],
+            access_tags=self.access_tags,
+        )
 
     def descriptor(self, doc: Any) -> None:
         """Take a descriptor; which columns are arrays is for `_fit` to say."""
@@ -68,11 +92,15 @@ class RunTables(_RunWriter):
         self.flush()  # upstream's stop leaves the cache of stream datums as it is: they would be written twice
         super().stop(doc)
 
-    def put_results(self, results: list[dict[str, Any]]) -> None:
-        """Put what analyses found into the run's metadata, beside its start document; it replaces what was there."""
+    def put_metadata(self, metadata: dict[str, Any]) -> None:
+        """Put something into the run's metadata, beside its start document; it replaces what was there."""
         if self.root_node is None:
-            raise RuntimeError("the start document comes before results")
-        self.root_node.update_metadata(metadata={"results": results}, drop_revision=True)
+            raise RuntimeError("the start document comes before everything else")
+        self.root_node.update_metadata(metadata=metadata, drop_revision=True)
+
+    def put_facts(self, stream: str, metadata: dict[str, Any]) -> None:
+        """Put something into the metadata of a stream."""
+        self._desc_nodes[stream].update_metadata(metadata=metadata, drop_revision=True)
 
     def flush(self) -> None:
         """Write what has come since the last time; raises ColumnsChanged if it does not fit."""
@@ -94,6 +122,13 @@ class RunTables(_RunWriter):
     def _append_with_retry(self, df_client: Any, table: Any, desc_name: str) -> None:
         # upstream repeats an append whose answer was lost, which may double rows; here the run is written again
         df_client.append_partition(0, table)
+
+    def _write_external_data(self, doc: Any) -> None:
+        node, consolidator, patch = self._update_consolidator(doc)
+        source = consolidator.get_data_source()
+        if (frames := _announced_frames(consolidator)) is not None:
+            source.parameters.setdefault("slice", f":{frames}")
+        self._update_data_source_for_node(node, source, patch)
 
     def _update_consolidator(self, doc: Any) -> Any:
         node, consolidator, patch = super()._update_consolidator(doc)
@@ -124,3 +159,17 @@ class RunTables(_RunWriter):
             if column.kind == "array":
                 self._int_array_keys[stream].add(key)
                 self.data_keys[key] = self.data_keys.get(key, {}) | {"dtype_numpy": column.dtype}  # pyright: ignore[reportArgumentType]  # a dict all the same
+
+
+def _announced_frames(consolidator: Any) -> int | None:
+    """Give how much of an HDF5 dataset, along its first axis, the documents have announced; None if that is not clear.
+
+    A detector may write more than that, if its run is aborted while it exposes; Tiled refuses arrays of another size.
+    """
+    if consolidator.mimetype != _HDF5 or len(consolidator.assets) != 1:
+        return None
+    (rows, *_), frame = consolidator.shape, consolidator.datum_shape
+    if not frame or frame[0] == 1 or len(consolidator.chunk_shape) > len(frame):
+        return int(rows)
+    # several frames a point: they follow each other along the first axis
+    return int(rows * frame[0]) if len(consolidator.chunk_shape) == len(frame) else None

@@ -1,11 +1,12 @@
 """One Tiled server as the writer sees it: bounded waiting, and whether a run is there."""
 
+import json
 import time
 from typing import Any, Literal, Self
 
 import httpx
 
-from bec_bluesky.documents import api_uri, is_lost
+from bec_bluesky.documents import api_uri, is_lost, lost_stop
 
 __all__ = ["ServerAbsent", "TiledServer"]
 
@@ -78,6 +79,36 @@ class TiledServer:
         """Give a run's scan number, as the catalogue has it; 0 if there is none."""
         return int(((self._metadata(run_uid) or {}).get("start") or {}).get("scan_id") or 0)
 
+    def unfinished(self, owner: str) -> set[str]:
+        """Give the runs that this owner has begun and that have no stop document: a thousand at most."""
+        conditions = {
+            "filter[eq][condition][key]": "written_by",
+            "filter[eq][condition][value]": json.dumps(owner),
+            "filter[keypresent][condition][key]": "stop.uid",
+            "filter[keypresent][condition][exists]": "false",
+            "fields": "",
+        }
+        found: set[str] = set()
+        for offset in range(0, 1_000, 100):
+            answer = self._ask("GET", "search/", conditions | {"page[offset]": offset, "page[limit]": 100})
+            answer.raise_for_status()
+            page = {str(item["id"]) for item in answer.json()["data"]}
+            found |= page
+            if len(page) < 100:
+                break
+        return found
+
+    def close_lost(self, run_uid: str) -> bool:
+        """Give a run the stop document of one whose own is lost; False if the run has one, or is not there."""
+        metadata = self._metadata(run_uid)
+        if metadata is None or metadata.get("stop"):
+            return False
+        run = self.client[run_uid]
+        newest = [float(run[stream]["time"].read()[-1]) for stream in run if "time" in run[stream]]
+        stop = lost_stop(run_uid, max([float(metadata["start"]["time"]), *newest]))
+        run.update_metadata(metadata={"stop": stop}, drop_revision=True)
+        return True
+
     def _metadata(self, run_uid: str) -> dict[str, Any] | None:
         answer = self._request("GET", run_uid, {"fields": "metadata"})
         if answer.status_code == httpx.codes.NOT_FOUND:
@@ -92,8 +123,11 @@ class TiledServer:
             answer.raise_for_status()
 
     def _request(self, method: str, run_uid: str, parameters: dict[str, Any]) -> httpx.Response:
+        return self._ask(method, f"metadata/{run_uid}", parameters)
+
+    def _ask(self, method: str, path: str, parameters: dict[str, Any]) -> httpx.Response:
         try:
-            answer = self._http.request(method, f"{self.uri}/metadata/{run_uid}", params=parameters)
+            answer = self._http.request(method, f"{self.uri}/{path}", params=parameters)
         except httpx.TransportError as error:
             raise ServerAbsent(f"Tiled does not answer at {self.uri}: {error}") from error
         if answer.status_code in _NOT_NOW:

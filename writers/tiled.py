@@ -16,7 +16,9 @@ from bec_bluesky.documents import (
     Document,
     Emit,
     FileReady,
+    Point,
     RunCallback,
+    RunProblem,
     RunSink,
     find_catalog,
 )
@@ -31,6 +33,8 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
 _LINGER = 2.0
 """Seconds without a run after which the thread ends; the next run starts another."""
 _REMEMBERED = 10_000
+_CLOSING = 15.0
+"""Seconds within which the requests that close a lost run must have begun."""
 _ATTEMPTS = 6
 """How often a run is tried that the server answers for, but does not take; with the pauses between, half a minute."""
 
@@ -46,6 +50,10 @@ class TiledWriter(RunCallback):
     the documents of every unfinished run are kept, and a run whose writing broke off is deleted and written again from
     its start document. A run that is complete in the catalogue is left alone.
 
+    In a document service the run's points become a stream "points" beside its own (see `RunPoints`), and what analyses
+    find becomes metadata. A run that ended waits `wait_for_results` seconds for these, for its first point five seconds
+    (once, if nobody bundles runs), and for more of them as long as they keep coming. A bare RunEngine makes none.
+
     Subscribed to a bare RunEngine it needs nothing else; `wait()` returns when everything is written. At the end of the
     process it is given `patience` seconds for what is left.
     """
@@ -53,6 +61,7 @@ class TiledWriter(RunCallback):
     pace: ClassVar[float] = 0.05
     required: ClassVar[bool] = True
     wants_results: ClassVar[bool] = True
+    wants_points: ClassVar[bool] = True
     is_offline: ClassVar[bool] = False
 
     def __init__(
@@ -92,6 +101,12 @@ class TiledWriter(RunCallback):
         self._is_closing = False
         self._delay = _FIRST_DELAY
         self._not_before = 0.0
+        self._is_bundled = True
+        """Whether the runs of this system get points: yes, until one does not."""
+        self._left: set[str] | None = None
+        """Runs of this owner that an earlier process has left without a stop document; None before that was asked."""
+        self._to_close: set[str] = set()
+        """Those whose documents are lost."""
 
     def open_run(self, start: Document) -> RunSink | None:
         """Take a run, unless all its documents are here already."""
@@ -102,8 +117,14 @@ class TiledWriter(RunCallback):
                 return None
             self._refused.pop(uid, None)  # fed again: another attempt
             if known is not None:
-                known.journal.close()
-            run = self._waiting[uid] = PendingRun(start, self._came, self._wake, self._is_loaded)
+                known.close()
+            if not self._waiting:
+                self._not_before = 0.0
+            run = PendingRun(start, self._came, self._wake, self._is_loaded, owner=self.owner)
+            self._waiting[uid] = run
+            self._to_close.discard(uid)  # they came after all
+            if self._left is not None:
+                self._left.discard(uid)
         self._start_thread()
         return run
 
@@ -138,6 +159,40 @@ class TiledWriter(RunCallback):
             if run is not None:
                 run.take_result(result)
 
+    def take_point(self, point: Point) -> None:
+        """Take a scan point, for the run's stream of points."""
+        with self._lock:
+            self._is_bundled = True
+            run = self._waiting.get(point.run_uid)
+            if run is not None:
+                run.take_point(point)
+
+    def unfinished(self) -> list[str]:
+        """Give the runs that earlier processes of this owner left in the catalogue without a stop document.
+
+        Asks nobody: the thread does, once, when the server answers. Until then there are none.
+        """
+        if not self.owner:
+            return []
+        with self._lock:
+            if self._left is not None:
+                return [uid for uid in self._left if uid not in self._waiting]
+        self._start_thread()
+        return []
+
+    def close_lost(self, run_uid: str) -> None:
+        """End a run whose documents are gone, with what the catalogue has of it; as soon as the server answers."""
+        with self._lock:
+            is_left = self._left is not None and run_uid in self._left
+            if self._left is not None and is_left:
+                self._left.discard(run_uid)
+                self._to_close.add(run_uid)
+        if is_left:
+            self._start_thread()
+            self._hurry()
+        else:
+            super().close_lost(run_uid)
+
     def tick(self) -> None:
         """Load Tiled's client before the first run needs it."""
         self._is_ticked = True
@@ -165,7 +220,7 @@ class TiledWriter(RunCallback):
             left = list(self._waiting.values())
             self._waiting.clear()
         for run in left:
-            run.journal.close()
+            run.close()
         if any(run.is_sealed for run in left):
             _log.warning("not in the catalogue: %s", ", ".join(run.uid for run in left if run.is_sealed))
         super().close()
@@ -201,7 +256,7 @@ class TiledWriter(RunCallback):
                 is_closing = self._is_closing
                 with self._lock:
                     runs = list(self._waiting.values())
-                if runs:
+                if runs or (self._has_errands() and not is_closing):
                     busy = time.monotonic()
                     self._advance(runs, is_closing=is_closing)
                 with self._lock:
@@ -227,10 +282,12 @@ class TiledWriter(RunCallback):
         except (ServerAbsent, httpx.HTTPError) as error:
             self._lose_server(error)
             return
+        if not is_closing and not self._do_errands(server):
+            return
         for run in runs:
             if run.not_before > now and not is_closing:
                 continue
-            is_early = not is_closing and self._is_ticked and run.awaits_results(self._wait_for_results)
+            is_early = not is_closing and self._is_ticked and self._awaits_products(run)
             try:
                 run.advance(server, without_stop=is_early)
             except (ServerAbsent, httpx.TransportError) as error:
@@ -245,6 +302,35 @@ class TiledWriter(RunCallback):
                 if run.is_written:
                     self._finish(run, server)
 
+    def _awaits_products(self, run: PendingRun) -> bool:
+        return run.awaits_products(self._wait_for_results, is_bundled=bool(self.owner) and self._is_bundled)
+
+    def _has_errands(self) -> bool:
+        return bool(self.owner) and (self._left is None or bool(self._to_close))
+
+    def _do_errands(self, server: TiledServer) -> bool:
+        """Find the runs that earlier processes left, and close those that are lost; False if the server went away."""
+        if not self._has_errands():
+            return True
+        try:
+            if self._left is None:
+                found = server.unfinished(self.owner)
+                with self._lock:
+                    self._left = found - self._waiting.keys() - self._written.keys()
+            for uid in list(self._to_close):
+                server.allow(_CLOSING)
+                if server.close_lost(uid):
+                    self.emit(catalogued(server.uri, uid, server.scan_id(uid)))
+                self._to_close.discard(uid)
+        except (ServerAbsent, httpx.TransportError) as error:
+            self._lose_server(error)
+            return False
+        except Exception as error:  # noqa: BLE001  # whatever a server of somebody else's makes of it
+            _log.warning("runs that were left open in the catalogue stay so: %s", error, exc_info=error)
+            self._left = self._left or set()
+            self._to_close.clear()
+        return True
+
     def _find_server(self) -> TiledServer:
         if self._uri:
             return TiledServer(self._uri, self._key)
@@ -257,7 +343,7 @@ class TiledWriter(RunCallback):
         return TiledServer(address.uri, address.api_key)
 
     def _lose_server(self, error: Exception) -> None:
-        level = logging.WARNING if self._delay == _FIRST_DELAY else logging.DEBUG
+        level = logging.WARNING if self._waiting and self._delay == _FIRST_DELAY else logging.DEBUG
         _log.log(level, "%s; the documents are kept until it does", error)
         if self._server is not None:
             self._server.close()
@@ -278,6 +364,10 @@ class TiledWriter(RunCallback):
         self._forget(run)
 
     def _finish(self, run: PendingRun, server: TiledServer) -> None:
+        if run.is_without_points:
+            self._is_bundled = False
+        if run.problem:
+            self.emit(RunProblem(run_uid=run.uid, source="tiled", text=run.problem))
         self.emit(run.product(server.uri))
         if not run.is_lost:
             _remember(self._written, run.uid, None)
@@ -288,7 +378,7 @@ class TiledWriter(RunCallback):
             if self._waiting.get(run.uid) is run:
                 del self._waiting[run.uid]
             self._lock.notify_all()
-        run.journal.close()
+        run.close()
 
 
 def _remember(among: dict[str, Any], uid: str, value: Any) -> None:

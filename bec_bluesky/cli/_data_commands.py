@@ -48,7 +48,7 @@ def list_(
     sample: Annotated[str | None, typer.Option("--sample")] = None,
     motor: Annotated[str | None, typer.Option("--motor")] = None,
     detector: Annotated[str | None, typer.Option("--detector")] = None,
-    status: Annotated[str | None, typer.Option("--status", help="success, abort or fail")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="success, abort, fail or open")] = None,
     since: Annotated[str | None, typer.Option("--since", help="2026-11-26 or 2026-11-26T14:30")] = None,
     until: Annotated[str | None, typer.Option("--until")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20,

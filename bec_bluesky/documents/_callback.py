@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 
 from bec_bluesky.documents._lost import lost_stop
 from bec_bluesky.documents._mender import Document, DocumentMender
-from bec_bluesky.messages.products import AnalysisResult, Product, RunProblem
+from bec_bluesky.messages.products import AnalysisResult, Point, Product, RunProblem
 
 __all__ = ["Document", "Emit", "RunCallback", "RunSink"]
 
@@ -52,6 +52,9 @@ class RunCallback:
     """Whether sinks get sound documents; else as they came, but for events before their descriptor, which wait."""
     wants_results: ClassVar[bool] = False
     """Whether a document service gives it, by `take_result`, what hosted analyses find in its open runs."""
+
+    wants_points: ClassVar[bool] = False
+    """Whether a document service gives it, by `take_point`, the points of its open runs."""
 
     owner: str = ""
     """Names the system and the entry of its profile for which this callback works; a document service sets it."""
@@ -116,6 +119,9 @@ class RunCallback:
 
     def take_result(self, result: AnalysisResult) -> None:
         """Take what an analysis found in a run that was given to `open_run` and is not stored yet."""
+
+    def take_point(self, point: Point) -> None:
+        """Take a point, or its next revision, of a run that was given to `open_run` and is not stored yet."""
 
     def tick(self) -> None:
         """Do what is due by time (flush); a document service calls it at least five times a second."""

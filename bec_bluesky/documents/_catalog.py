@@ -19,6 +19,8 @@ from bec_bluesky.settings import Settings
 __all__ = ["build_catalog_app", "catalog_configuration", "catalog_exists"]
 
 _log = logger(__name__)
+_EXPORTER = "bec_bluesky.documents._recorded:json_seq_exporter"
+"""Not in the configuration that others read: they may not have this package."""
 
 
 def _metadata_file(settings: Settings) -> Path:
@@ -85,7 +87,9 @@ def build_catalog_app(settings: Settings, api_key: str, *, read_only: bool = Fal
         _prepare(settings)
     from tiled.server.app import build_app_from_config
 
-    return build_app_from_config(catalog_configuration(settings, api_key, read_only=read_only, root_path=root_path))
+    configuration = catalog_configuration(settings, api_key, read_only=read_only, root_path=root_path)
+    configuration["media_types"]["BlueskyRun"] = {"application/json-seq": _EXPORTER}
+    return build_app_from_config(configuration)
 
 
 def _prepare(settings: Settings) -> None:

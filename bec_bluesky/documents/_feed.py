@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bec_bluesky.bus import Bus
@@ -22,7 +22,7 @@ __all__ = ["Feed"]
 
 _log = logger(__name__)
 _runs_decoder = decoder(RUNS.message)
-_results_decoder = decoder(RESULTS.message)
+_product_decoders = {channel.name: decoder(channel.message) for channel in (POINTS, RESULTS)}
 _BATCH = 500
 _TICK = 0.1
 """Seconds between two `tick()`s of a callback."""
@@ -49,7 +49,8 @@ class _Run:
     is_sealed: bool = False
     """Whether its stop document was fed."""
     has_failed: bool = False
-    last_result: str = "0-0"
+    last_products: dict[str, str] = field(default_factory=dict)
+    """{channel: id of the last point or result that was given}"""
 
 
 class Feed:
@@ -87,6 +88,8 @@ class Feed:
         self._unclosable: set[str] = set()
         self._next_look = 0.0
         self._last_read = -math.inf
+        wanted = ((POINTS, callback.wants_points), (RESULTS, callback.wants_results))
+        self._products = [channel for channel, is_wanted in wanted if is_wanted]
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"feed-{name}")
         self._is_stopping = asyncio.Event()
         self._is_finished = asyncio.Event()
@@ -134,8 +137,10 @@ class Feed:
         runs_key = self._bus.key(RUNS)
         documents = {self._bus.key(DOCUMENTS, run=uid): uid for uid in self._runs if not self._runs[uid].is_sealed}
         cursors = {runs_key: self._cursor} | {key: f"{self._runs[uid].last}-0" for key, uid in documents.items()}
-        results = {self._bus.key(RESULTS, run=uid): uid for uid in self._runs} if self._callback.wants_results else {}
-        cursors |= {key: self._runs[uid].last_result for key, uid in results.items()}
+        products = {
+            self._bus.key(channel, run=uid): (uid, channel.name) for uid in self._runs for channel in self._products
+        }
+        cursors |= {key: self._runs[uid].last_products.get(name, "0-0") for key, (uid, name) in products.items()}
         # a sealed run that is not stored yet is looked at again soon
         block = 0.05 if any(run.is_sealed for run in self._runs.values()) else 0.25
         await self._gather()
@@ -147,8 +152,8 @@ class Feed:
             self._last_read = time.monotonic()
         for key in entries.keys() & documents.keys():
             await self._feed(documents[key], entries[key])
-        for key in entries.keys() & results.keys():
-            await self._give_results(results[key], entries[key])
+        for key in entries.keys() & products.keys():
+            await self._give_products(*products[key], entries[key])
         for uid in [uid for uid, run in self._runs.items() if run.is_sealed]:
             await self._close_run(uid)
 
@@ -295,13 +300,14 @@ class Feed:
             _log.warning("%s failed", self.name, exc_info=error, extra={"run": uid})
             await self._lose(uid, f"{type(error).__name__}: {error}")
 
-    async def _give_results(self, uid: str, batch: list[tuple[str, dict[bytes, bytes]]]) -> None:
-        self._runs[uid].last_result = batch[-1][0]
+    async def _give_products(self, uid: str, channel: str, batch: list[tuple[str, dict[bytes, bytes]]]) -> None:
+        self._runs[uid].last_products[channel] = batch[-1][0]
+        take = self._callback.take_point if channel == POINTS.name else self._callback.take_result
+        products = [_product_decoders[channel].decode(fields[b"m"]) for _, fields in batch]
         try:
-            for _, fields in batch:
-                await self._in_thread(self._callback.take_result, _results_decoder.decode(fields[b"m"]))
+            await self._in_thread(lambda: [take(product) for product in products])
         except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
-            _log.warning("%s took no result", self.name, exc_info=error, extra={"run": uid})
+            _log.warning("%s did not take %s", self.name, channel, exc_info=error, extra={"run": uid})
 
     def _call(self, uid: str, documents: list[tuple[str, Any]]) -> None:
         for name, doc in documents:

@@ -16,6 +16,7 @@ from bec_bluesky.documents._callback import Document
 from bec_bluesky.documents._export import export_run
 from bec_bluesky.documents._file_list import FileList
 from bec_bluesky.documents._files import write_documents
+from bec_bluesky.documents._recorded import derived_streams, recorded_documents
 from bec_bluesky.documents._retrieval import open_catalog
 from bec_bluesky.errors import RefusedError, choices
 from bec_bluesky.messages.products import AnalysisResult, FileReady
@@ -80,8 +81,8 @@ class Run:
 
     @property
     def streams(self) -> list[str]:
-        """Names of its streams, the main one first."""
-        names = list(self.client)
+        """Names of its streams, the main one first; its points are none."""
+        names = set(self.client) - derived_streams(self.client.metadata)
         return sorted(names, key=lambda name: (name != _MAIN, name))
 
     def columns(self, stream: str | None = None, *, frames: bool = False) -> list[str]:
@@ -123,6 +124,24 @@ class Run:
         columns_ = {name: pandas.Series(values.reshape(len(values), -1)[:, 0]) for name, values in found.items()}
         return pandas.DataFrame(columns_).set_index(pandas.Index(numbers, name="seq_num"))
 
+    @property
+    def points(self) -> Any:
+        """Its scan points as `pandas.DataFrame`, a row a point, indexed by `seq_num`; also while it goes on.
+
+        Columns are `time`, what the point read and what was joined to it with one value a point, the frames
+        `<data key>_frames_start` and `…_stop` (one past the last) in the detector's own file, `point_revision`, and
+        `point_missing`: empty, or a JSON list of what did not come. Raises RefusedError if the catalogue has none.
+        """
+        names = derived_streams(self.client.metadata) & set(self.client)
+        if not names:
+            raise RefusedError(
+                f"the catalogue has no points of run {self.uid[:8]}: none came yet, or nobody bundled it; "
+                "`callbacks.bundler.points(run.documents())` makes them",
+                "no_stream",
+            )
+        table = self.table(min(names))
+        return table[~table.index.duplicated(keep="last")].sort_index()  # a live one has revisions beside each other
+
     def csv(self, path: str | Path | None = None, stream: str | None = None) -> None:
         """Write a stream's scalars as comma-separated values, to the standard output if no path is given.
 
@@ -143,7 +162,7 @@ class Run:
 
     def documents(self) -> Iterator[tuple[str, Document]]:
         """Give the run as event-model documents, as they are kept in the catalogue; without a stop if none came."""
-        for name, document in self.client.documents():
+        for name, document in recorded_documents(self.client.documents(), self.client.metadata):
             if name != "stop" or document:  # Tiled's clients make an empty one
                 yield str(name), dict(document)
 
@@ -171,7 +190,7 @@ class Run:
             raise RefusedError(f"run {self.uid[:8]} has no stream yet", "no_stream")
         if name is None:
             name = streams[0]
-        if name not in streams:
+        if name not in streams and name not in derived_streams(self.client.metadata):
             raise RefusedError(f"run {self.uid[:8]} has no stream {name!r}: {choices(name, streams)}", "unknown_stream")
         return self.client[name]
 
@@ -288,14 +307,17 @@ class Runs:
         """Give the runs that fit everything that is said.
 
         `text` is looked for in all metadata; `since` and `until` are times as `2026-11-26` or `2026-11-26 14:30` (local
-        time), seconds since 1970 or datetimes; `status` is success, abort or fail; other keywords are keys of the start
-        document. Raises RefusedError for a time that cannot be read.
+        time), seconds since 1970 or datetimes; `status` is success, abort, fail or open (no stop document); other
+        keywords are keys of the start document. Raises RefusedError for a time that cannot be read.
         """
-        from tiled.queries import Contains, FullText, Key
+        from tiled.queries import Contains, FullText, Key, KeyPresent
 
         queries: list[Any] = [Key(f"start.{key}") == value for key, value in metadata.items()]
         if text is not None:
             queries.append(FullText(text))
+        if status == "open":
+            queries.append(KeyPresent("stop.uid", exists=False))
+            status = None
         for key, value in (("start.plan_name", plan), ("start.sample", sample), ("stop.exit_status", status)):
             if value is not None:
                 queries.append(Key(key) == value)

@@ -14,6 +14,7 @@ import pytest
 from bec_bluesky.documents import Runs, read_documents
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.messages.products import Point
+from callbacks.bundler import points
 from tests.live_system import System, make_system, until
 
 WRITERS = """
@@ -138,8 +139,7 @@ def test_runs_are_searched_by_what_people_know_of_them(stored: Stored) -> None:
 
 def test_every_way_of_reading_gives_the_same_numbers(stored: Stored) -> None:
     with stored.system.connect() as bl:
-        points = list(bl.points(stored.runs["scan"]))
-        expected = [point.data["det"] for point in points]
+        expected = [point.data["det"] for point in bl.points(stored.runs["scan"])]
         run = bl.data[stored.runs["scan"]]
         table = run.table()
         assert list(table.columns) == ["time", "det", "motor", "motor_setpoint"]
@@ -157,6 +157,24 @@ def test_every_way_of_reading_gives_the_same_numbers(stored: Stored) -> None:
         assert (peak.analysis, peak.x, peak.final, peak.points) == ("peaks", "motor", True, 5)
         events = [document for name, document in run.documents() if name == "event"]
         assert [event["data"]["det"] for event in events if "det" in event["data"]] == expected
+
+
+def test_points_are_in_the_catalogue_as_they_were_published(stored: Stored) -> None:
+    with stored.system.connect() as bl:
+        for uid in stored.runs.values():
+            published = {point.index: point for point in bl.points(uid)}
+            table = bl.data[uid].points
+            assert table.index.tolist() == sorted(published)
+            for index, point in published.items():
+                assert (table["time"][index], table["point_revision"][index]) == (point.time, point.revision)
+                assert table["point_missing"][index] == ""
+                scalars = {key: value for key, value in point.data.items() if not isinstance(value, np.ndarray | list)}
+                assert {key: table[key][index] for key in scalars} == scalars
+        assert bl.data[stored.runs["scan"]].points["det"].tolist() == bl.data[1].table()["det"].tolist()
+        assert bl.data[stored.runs["frames"]].points["blob_frames_stop"].tolist() == [1, 2, 3, 4]
+        assert bl.data[stored.runs["waveform"]].xarray("points", ["trace"])["trace"].shape == (3, 16)
+        made = [(point.index, point.data) for point in points(bl.data[1].documents())]
+        assert made == [(point.index, point.data) for point in bl.points(1)]
 
 
 def test_arrays_and_frames_come_only_when_asked_for(stored: Stored) -> None:

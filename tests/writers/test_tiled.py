@@ -30,6 +30,7 @@ from bec_bluesky.documents import AnalysisResult, CatalogAddress, FileReady, Run
 from bec_bluesky.documents._lost import LOST
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
+from callbacks.bundler import points
 from writers.tiled import RunNotTakenError, TiledWriter
 
 Documents = list[tuple[str, dict[str, Any]]]
@@ -347,22 +348,28 @@ def test_a_server_that_is_killed_in_mid_run_costs_no_row_and_doubles_none(
         monkeypatch.setenv(name, value)
     _, documents = run(run_engine, bp.scan([gauss], motor, -1, 1, 30))
     uid = documents[0][1]["uid"]
+    made = list(points(documents))
     writer = TiledWriter(flush_every=0.02)
     with running_api(settings):
         for name, doc in documents[:12]:
             writer(name, doc)
+        for point in made[:10]:
+            writer.take_point(point)
         with opened(find_catalog(settings)) as catalog:
             until(lambda: rows(catalog, uid) == 10)
         os.kill(json.loads((settings.data_dir / "api.json").read_text())["pid"], signal.SIGKILL)
     for name, doc in documents[12:20]:
         writer(name, doc)
     with running_api(settings):
+        for point in made[10:]:
+            writer.take_point(point)
         for name, doc in documents[20:]:
             writer(name, doc)
         assert writer.wait()
         with opened(find_catalog(settings)) as catalog:
             stored = catalog[uid]["primary"]
             assert stored["seq_num"].read().tolist() == list(range(1, 31))
+            assert Run(catalog[uid]).points["gauss"].tolist() == column(documents, "gauss")
             assert stored["gauss"].read().tolist() == column(documents, "gauss")
     writer.close()
 

@@ -20,6 +20,7 @@ from bec_bluesky.documents import Runs, find_catalog, open_catalog
 from bec_bluesky.errors import SettingsError
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
+from callbacks.bundler import points
 from tests.live_system import until
 from writers.tiled import TiledWriter
 
@@ -138,14 +139,29 @@ def test_a_server_that_is_restarted_in_mid_run_has_each_row_once(
     for name, doc in documents[7:10]:
         writer(name, doc)
     with elsewhere.served():
+        for point in points(documents):
+            writer.take_point(point)
         for name, doc in documents[10:]:
             writer(name, doc)
         assert writer.wait(60.0)
         assert rows(theirs, uid) == list(range(1, 13))
+        assert_points_are_no_documents(theirs, uid, [name for name, _ in documents])
         again = TiledWriter()
         assert again.holds(uid)
         again.close()
     writer.close()
+
+
+def assert_points_are_no_documents(settings: Settings, uid: str, names: list[str]) -> None:
+    """Their server's exporter knows nothing of derived streams."""
+    runs = Runs.open(settings)
+    run = runs[uid]
+    try:
+        assert run.points.index.tolist() == list(range(1, 13))
+        assert [name for name, _ in run.documents()] == names
+        assert [name for name, _ in run.client.documents()].count("event") == 24
+    finally:
+        runs.close()
 
 
 def rows(settings: Settings, uid: str) -> list[int]:
