@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from bec_bluesky import __version__
+from bec_bluesky.cli._alarms_command import alarms
 from bec_bluesky.cli._data_commands import data_app
 from bec_bluesky.cli._device_commands import device_app
 from bec_bluesky.cli._history_commands import history, rerun
@@ -41,6 +42,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
 app.add_typer(script_app, name="script")
 app.add_typer(people_app, name="people")
+app.command()(alarms)
 app.command()(log)
 app.command()(lock)
 app.command()(unlock)

@@ -17,7 +17,7 @@ from bec_bluesky.cli._queue_commands import call_text
 from bec_bluesky.client import Client
 from bec_bluesky.device_server import service_name
 from bec_bluesky.errors import BecBlueskyError, SettingsError
-from bec_bluesky.messages.common import Heartbeat
+from bec_bluesky.messages.common import Alarm, Heartbeat
 from bec_bluesky.messages.devices import DeviceHolder
 from bec_bluesky.messages.queue import MAIN_QUEUE, ScanServerStatus
 from bec_bluesky.settings import Settings
@@ -26,6 +26,8 @@ __all__ = ["show"]
 
 _LATE = 2.0
 """Seconds since the last heartbeat (there is one a second) after which a service seems to hang."""
+_RECENT, _MOST_ALARMS = 3600.0, 100
+"""Of the alarms that are counted: seconds since they came, and how many of them at most."""
 
 
 def show(settings: Settings, *, as_json: bool) -> int:
@@ -40,6 +42,7 @@ def show(settings: Settings, *, as_json: bool) -> int:
         services = client.services
         queues = _queues(client)
         holders = client.holders
+        alarms = [alarm for alarm in client.alarms(_MOST_ALARMS) if alarm.time > time.time() - _RECENT]
     missing = sorted(_expected(settings) - services.keys())
     if as_json:
         typer.echo(json.dumps(_facts(settings, services, queues, holders, missing)))
@@ -48,6 +51,7 @@ def show(settings: Settings, *, as_json: bool) -> int:
         _print_queues(queues)
         for device, holder in sorted(holders.items()):
             typer.echo(f"{device} is held by {holder.text}")
+        _print_alarms(alarms)
     return 1 if missing or any(beat.state != "running" for beat in services.values()) else 0
 
 
@@ -142,6 +146,12 @@ def _print(settings: Settings, services: dict[str, Heartbeat], missing: list[str
         command = f"python -m bec_bluesky.device_server --server {server}"
         table.add_row(service_name(server), "not running", "", "", f"devices.yaml names it: `{command}`, or `up` anew")
     console.print(table)
+
+
+def _print_alarms(alarms: list[Alarm]) -> None:
+    if alarms:
+        number = "an alarm" if len(alarms) == 1 else f"{len(alarms)} alarms"
+        typer.echo(f"{number} in the last hour (`bec-bluesky alarms`), the newest: {alarms[0].text}")
 
 
 def _print_queues(queues: dict[str, ScanServerStatus]) -> None:

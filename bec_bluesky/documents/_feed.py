@@ -12,6 +12,7 @@ from typing import Any
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import CURSORS, DOCUMENTS, FILES, POINTS, RESULTS, RUNS, STORED
 from bec_bluesky.documents._callback import RunCallback
+from bec_bluesky.documents._given_up import GivenUp, Tell
 from bec_bluesky.documents._publish import Alarm, Publisher
 from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
@@ -48,7 +49,10 @@ class _Run:
     """Number of the last document that was fed."""
     is_sealed: bool = False
     """Whether its stop document was fed."""
-    has_failed: bool = False
+    failure: str = ""
+    """Why the callback gave up on it."""
+    is_again: bool = False
+    """Whether an earlier process gave up on it."""
     last_products: dict[str, str] = field(default_factory=dict)
     """{channel: id of the last point or result that was given}"""
 
@@ -57,7 +61,8 @@ class Feed:
     """One callback, its thread, and its place in every open run.
 
     Resumes from what the sink holds: a run that is complete there is skipped, any other is fed again from its start
-    document. A callback that raises loses that run (its documents are kept on Redis) and nothing else.
+    document. A callback that raises loses that run and nothing else; if it is required, the documents are kept on Redis
+    and the run is fed again by the next start.
 
     A run counts as stored on Redis once all that was made of it is there, too. One that the sink holds and that does
     not count so was cut off in between, by a kill: it is announced again, unless its files are among the announced.
@@ -72,6 +77,7 @@ class Feed:
         *,
         required: frozenset[str],
         alarm: Alarm,
+        tell_given_up: Tell | None = None,
         lost_after: float = LOST_AFTER,
     ) -> None:
         self.name = name
@@ -81,6 +87,7 @@ class Feed:
         self._required = required
         self._alarm = alarm
         self._runs: dict[str, _Run] = {}
+        self._given_up = GivenUp(bus, name, tell_given_up or (lambda _: None))
         self._cursor = "0-0"
         self._lost_after = lost_after
         self._missing: dict[str, float] = {}
@@ -99,7 +106,7 @@ class Feed:
         publishing = asyncio.create_task(self._publisher.run(), name=f"publish {self.name}")
         ticking = asyncio.create_task(self._tick_often(), name=f"tick {self.name}")
         try:
-            self._cursor = await self._stored_cursor()
+            await self._take_up()
             while not self._is_stopping.is_set():
                 try:
                     await self._step()
@@ -123,17 +130,21 @@ class Feed:
         self._is_stopping.set()
         await self._is_finished.wait()
 
-    async def _stored_cursor(self) -> str:
+    async def _take_up(self) -> None:
+        """Find the place where an earlier process ended, and what it gave up on."""
         while True:
             try:
                 stored = await self._bus.field(CURSORS, self.name)
-                return "0-0" if stored is None else stored.decode()
+                self._cursor = "0-0" if stored is None else stored.decode()
+                await self._given_up.load()
+                return
             except BusError as error:
                 _log.warning("%s; asking again", error, extra={"consumer": self.name})
                 await asyncio.sleep(0.2)
 
     async def _step(self) -> None:
         """Read once from the stream of runs and from every open run; feed what came."""
+        await self._feed_again()
         runs_key = self._bus.key(RUNS)
         documents = {self._bus.key(DOCUMENTS, run=uid): uid for uid in self._runs if not self._runs[uid].is_sealed}
         cursors = {runs_key: self._cursor} | {key: f"{self._runs[uid].last}-0" for key, uid in documents.items()}
@@ -169,16 +180,28 @@ class Feed:
         if isinstance(note, RunClosed):
             await self._forget_if_gone(note.run_uid)
             return
-        if note.run_uid in self._runs:
+        if note.run_uid not in self._runs:
+            await self._begin(note.run_uid, _Run(opened_at=stream_id))
+
+    async def _begin(self, uid: str, run: _Run) -> None:
+        """Feed a run, unless the sink has it."""
+        if await self._bus.field(STORED, self.name, run=uid) is not None:
+            await self._let_go(uid)
             return
-        if await self._bus.field(STORED, self.name, run=note.run_uid) is not None:
-            await self._let_go(note.run_uid)
+        if await self._in_thread(self._callback.holds, uid):
+            await self._announce_again(uid, run.opened_at)
+            await self._mark_stored(uid)
             return
-        if await self._in_thread(self._callback.holds, note.run_uid):
-            await self._announce_again(note.run_uid, stream_id)
-            await self._mark_stored(note.run_uid)
+        self._runs[uid] = run
+
+    async def _feed_again(self) -> None:
+        """Take up the next of the runs that an earlier process gave up on, when the one before is through."""
+        if any(run.is_again for run in self._runs.values()) or (uid := self._given_up.next()) is None:
             return
-        self._runs[note.run_uid] = _Run(opened_at=stream_id)
+        if not await self._has_documents(uid):
+            await self._given_up.drop(uid)
+        elif uid not in self._runs:
+            await self._begin(uid, _Run(opened_at=self._cursor, is_again=True))
 
     async def _forget_if_gone(self, uid: str) -> None:
         """Wait no longer for documents of a run that was closed and whose documents have expired since."""
@@ -226,7 +249,7 @@ class Feed:
         if [(_order(stream_id)[0], fields[b"n"]) for stream_id, fields in entries] != [(newest, b"stop")]:
             return
         run.is_sealed = True
-        if not run.has_failed:
+        if not run.failure:
             await self._take(uid, [("stop", unpack(entries[0][1][b"d"]))])
 
     def _unfinished(self) -> list[str]:
@@ -285,7 +308,7 @@ class Feed:
         numbers = [_order(stream_id)[0] for stream_id, _ in batch]
         run.last = numbers[-1]
         run.is_sealed = batch[-1][1][b"n"] == b"stop"
-        if run.has_failed:
+        if run.failure:
             return
         for expected, number in enumerate(numbers, first):
             if number != expected:  # a compare-and-append publisher makes no gaps: somebody deleted entries
@@ -314,7 +337,7 @@ class Feed:
             self._callback.take(uid, name, doc)
 
     async def _lose(self, uid: str, reason: str) -> None:
-        self._runs[uid].has_failed = True
+        self._runs[uid].failure = reason
         try:
             await self._in_thread(self._callback.abandon, uid)
         except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
@@ -325,20 +348,23 @@ class Feed:
 
     async def _close_run(self, uid: str) -> None:
         run = self._runs[uid]
-        if not run.has_failed:
+        if not run.failure:
             try:
                 if not await self._in_thread(self._callback.is_stored, uid):
                     return
             except Exception as error:  # noqa: BLE001  # here a process meets a plug-in
                 await self._lose(uid, f"{type(error).__name__}: {error}")
-        if not run.has_failed:
+        if not run.failure:
             await self._publisher.drained()
             await self._mark_stored(uid)
+        elif self.name in self._required:
+            await self._given_up.add(uid, run.failure)
         await self._forget(uid)
 
     async def _mark_stored(self, uid: str) -> None:
         """Note that the sink has the run, and all that was made of it is on Redis."""
         await self._bus.put_fields(STORED, {self.name: True}, run=uid)
+        await self._given_up.drop(uid)
         await self._let_go(uid)
 
     async def _let_go(self, uid: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,6 +37,7 @@ class DocumentService(Service):
         super().__init__(settings, name=f"documents-{process}")
         self._process = process
         self._feeds: list[Feed] = []
+        self._notes: dict[str, str] = {}
 
     async def start(self) -> None:
         """Make every hosted callback and feed each on its own; one that cannot be made is told and left out."""
@@ -65,12 +67,23 @@ class DocumentService(Service):
             callback = await asyncio.to_thread(make_callback, hosted, options, emit)
             callback.owner = f"{await asyncio.to_thread(system_id, self.settings)}:{hosted.name}"
         except (PlugInError, SettingsError, OSError) as error:
-            self.note = f"{hosted.name}: {error}"
-            await self.alarm(self.note, level="error")
+            self._tell(hosted.name, f"{hosted.name}: {error}")
+            await self.alarm(f"{hosted.name}: {error}", level="error")
             return
-        feed = Feed(hosted.name, callback, self.bus, publisher, required=required, alarm=self.alarm)
+        tell = partial(self._tell_given_up, hosted.name)
+        feed = Feed(hosted.name, callback, self.bus, publisher, required=required, alarm=self.alarm, tell_given_up=tell)
         self._feeds.append(feed)
         await feed.run()
+
+    def _tell_given_up(self, name: str, number: int) -> None:
+        runs = "one run, whose documents are" if number == 1 else f"{number} runs, whose documents are"
+        remedy = f"kept: mend the cause (`bec-bluesky alarms`), then `bec-bluesky restart {self.service_name}`"
+        self._tell(name, f"{name} gave up on {runs} {remedy}" if number else "")
+
+    def _tell(self, name: str, note: str) -> None:
+        """Say what is wrong with one of the hosted callbacks; nothing takes it back."""
+        self._notes[name] = note
+        self.note = "; ".join(note for note in self._notes.values() if note)
 
 
 def option_words(settings: Settings, *, files: Path | None = None) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import ALARMS, CURSORS, DOCUMENTS, FILES, POINTS, RESULTS, RUNS, STORED
+from bec_bluesky.channels import ALARMS, CURSORS, DOCUMENTS, FILES, GIVEN_UP, POINTS, RESULTS, RUNS, STORED
 from bec_bluesky.documents import Document, FileReady, Point, RunCallback
 from bec_bluesky.messages import pack
 from bec_bluesky.messages.products import AnalysisResult, RunClosed, RunOpened
@@ -164,6 +165,48 @@ async def test_a_callback_that_fails_loses_that_run_only_and_its_documents_are_k
     assert await bus.redis.pttl(bus.key(DOCUMENTS, run=bad)) == -1
     [(_, alarm)] = await bus.newest(ALARMS)
     assert alarm.run == bad and "told to fail" in alarm.text
+
+
+async def test_runs_that_a_callback_gave_up_on_are_fed_again_by_its_next_start_one_after_the_other(bus: Bus) -> None:
+    told: list[int] = []
+    async with feeding(bus, Collector(fails_at=2), tell_given_up=told.append):
+        uids = [await publish(bus, run_documents(3)) for _ in range(3)]
+        await until(lambda: told[-1:] == [3])
+    given_up = await bus.fields(GIVEN_UP, consumer="collector")
+    assert given_up == dict.fromkeys(uids, b"RuntimeError: told to fail")
+    await bus.redis.delete(bus.key(DOCUMENTS, run=uids[0]))
+    callback = Collector()
+    async with feeding(bus, callback, tell_given_up=told.append):
+        new = await publish(bus, run_documents(1))
+        await until(lambda: told[-1:] == [0])
+        await until(lambda: bus.fields(STORED, run=new))
+    assert told == [0, 1, 2, 3, 3, 2, 1, 0]
+    starts = [doc["uid"] for name, doc in callback.got if name == "start"]
+    assert sorted(starts) == sorted([*uids[1:], new]), "each once, and none whose documents are gone"
+    first, second = (starts.index(uid) for uid in sorted(uids[1:]))
+    assert first < second
+    for uid in uids[1:]:
+        assert await bus.fields(STORED, run=uid)
+    assert await bus.fields(GIVEN_UP, consumer="collector") == {}
+
+
+async def test_what_fails_again_is_given_up_again_and_what_nobody_requires_is_not(bus: Bus) -> None:
+    told: list[int] = []
+    for attempt in (1, 2):
+        async with feeding(bus, Collector(fails_at=2), tell_given_up=told.append):
+            if attempt == 1:
+                await publish(bus, run_documents(3))
+            await until(partial(_alarms, bus, attempt))
+            await until(lambda: told[-1:] == [1])
+    optional = Collector(fails_at=1)
+    async with feeding(bus, optional, "optional", required=frozenset()):
+        await until(lambda: _alarms(bus, 3))
+        await until(lambda: bus.field(CURSORS, "optional"))
+    assert await bus.fields(GIVEN_UP, consumer="optional") == {}
+
+
+async def _alarms(bus: Bus, number: int) -> bool:
+    return len(await bus.newest(ALARMS, 10)) >= number
 
 
 async def test_the_sink_of_a_run_that_failed_is_closed_and_forgotten(bus: Bus) -> None:

@@ -1,0 +1,46 @@
+"""The runs on which a required callback gave up: their documents are kept, and its next start feeds them again."""
+
+from collections import deque
+from collections.abc import Callable
+
+from bec_bluesky.bus import Bus
+from bec_bluesky.channels import GIVEN_UP
+
+__all__ = ["GivenUp", "Tell"]
+
+Tell = Callable[[int], None]
+"""Takes how many there are."""
+
+
+class GivenUp:
+    """A table on Redis, {run: why}, of one callback."""
+
+    def __init__(self, bus: Bus, consumer: str, tell: Tell) -> None:
+        self._bus = bus
+        self._consumer = consumer
+        self._tell = tell
+        self._runs: set[str] = set()
+        self._again: deque[str] = deque()
+
+    async def load(self) -> None:
+        """Take up what an earlier process left."""
+        self._runs = set(await self._bus.fields(GIVEN_UP, consumer=self._consumer))
+        self._again = deque(sorted(self._runs))
+        self._tell(len(self._runs))
+
+    def next(self) -> str | None:
+        """Give a run to be fed once more; each once, one after the other: there may be a night's worth of them."""
+        return self._again.popleft() if self._again else None
+
+    async def add(self, run: str, reason: str) -> None:
+        """Note a run, with its reason."""
+        await self._bus.put_raw_field(GIVEN_UP, run, reason, consumer=self._consumer)
+        self._runs.add(run)
+        self._tell(len(self._runs))
+
+    async def drop(self, run: str) -> None:
+        """Forget a run that is stored after all, or gone."""
+        if run in self._runs:
+            await self._bus.delete_fields(GIVEN_UP, run, consumer=self._consumer)
+            self._runs.discard(run)
+            self._tell(len(self._runs))
