@@ -276,7 +276,12 @@ class Runs:
                 "and search() finds others",
                 "bad_slice",
             )
-        return [Run(client, self._settings) for client in self._in_order.values()[places]]
+        wanted = range(len(self))[places]
+        if not wanted:
+            return []
+        first = min(wanted)
+        found = list(self._in_order.values()[first : max(wanted) + 1])
+        return [Run(found[place - first], self._settings) for place in wanted]
 
     def __len__(self) -> int:
         return len(self.catalog)

@@ -95,6 +95,8 @@ def test_runs_are_found_by_number_uid_and_place(stored: Stored) -> None:
         with pytest.raises(RefusedError, match="no run of scan number 77"):
             bl.data[77]
         assert [run.scan_id for run in bl.data[-3:-1]] == [2, 3]
+        assert [run.scan_id for run in bl.data[-1:-4:-2]] == [4, 2]
+        assert bl.data[-1:-1] == []
         with pytest.raises(RefusedError, match="no run of uid 'ffffffff"):
             bl.data["ffffffffffff"]
         with pytest.raises(RefusedError, match="no run of uid 'zzz'"):
@@ -276,3 +278,27 @@ def test_a_run_is_exported_into_a_directory_in_other_formats(stored: Stored, tmp
     with stored.system.connect() as bl:
         (file,) = bl.data[3].export(tmp_path / "out", "nexus", prefix="frames")
         assert file.name == "frames.nxs"
+
+
+def test_runs_that_could_not_be_written_are_written_when_the_cause_is_mended(stored: Stored) -> None:
+    system = stored.system
+    files, away = system.data / "files", system.data / "away"
+    files.rename(away)
+    files.write_text("where the directory should be")
+    try:
+        assert system.call("run", "count", "[det]", "num=2").returncode == 0, "the other sinks go on"
+        until(lambda: system.status()["services"]["documents-files"]["state"] == "degraded", "it was never told")
+    finally:
+        files.unlink()
+        away.rename(files)
+    with system.connect() as bl:
+        uid = bl.runs()[0].run_uid
+    told = system.call("alarms", "--run", uid[:8]).stdout
+    assert "nexus gave up on a run: SettingsError: Run files cannot be written in" in told
+    assert told.count("\n") == 1
+    shown = system.call("status").stdout
+    assert "an alarm in the last hour (`bec-bluesky alarms`), the newest: nexus gave up" in shown
+    restarted = system.call("restart", "documents-files")
+    assert restarted.returncode == 0, restarted.stderr
+    until(lambda: system.call("data", "files", uid).stdout.rstrip().endswith("_count.nxs"), "it was never written")
+    until(lambda: system.status()["services"]["documents-files"]["state"] == "running", "it stays degraded")
