@@ -17,9 +17,8 @@ import msgspec
 
 from bec_bluesky.documents import Document
 from bec_bluesky.errors import SettingsError
+from writers._disk import rename_new, sync
 from writers._nexus_checksum import checksum
-from writers._nexus_place import rename_new
-from writers._nexus_sync import sync
 from writers._nexus_template import FileTemplate, file_word
 from writers._nexus_text import decode, encode
 
