@@ -68,6 +68,11 @@ class Serializer(event_model.DocumentRouter):
         self._frames = FramesOfRun()
 
     @property
+    def first(self) -> Document:
+        """The run's start document."""
+        return self._start
+
+    @property
     def artifacts(self) -> dict[str, list[Path]]:
         """The file, once it is complete."""
         return {"stream_data": [self._path]} if self._path is not None and self._is_complete else {}

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bec_bluesky import plugins
+from bec_bluesky.cli._arguments import parse_arguments
 from bec_bluesky.cli._options import choose, settings_of
 from bec_bluesky.documents import Run, Runs, read_documents, replay, upgraded
+from bec_bluesky.errors import BadArgumentError
 from bec_bluesky.settings import Settings
 
 __all__ = ["data_app"]
@@ -101,12 +103,19 @@ def export(
     which: Which,
     path: Annotated[Path, typer.Argument(help="a file that ends with .jsonl or .msgpack; with --format a directory")],
     format_: Annotated[
-        str | None, typer.Option("--format", "-f", help="csv, jsonl, msgpack, nexus, nxsas, spec, or any suitcase")
+        str | None,
+        typer.Option("--format", "-f", help="csv, jsonl, msgpack, nexus, nxcansas, nxsas, spec, or any suitcase"),
     ] = None,
     prefix: Annotated[str, typer.Option("--prefix", help="of file names, from the start document")] = "{uid}-",
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="of the format, as bins=200; may be repeated")
+    ] = None,
 ) -> int:
     """Write a run's documents to a file, which `import` and `replay` read; or the run in another format."""
-    for made in _run(settings_of(context), which).export(path, format_, prefix=prefix):
+    unnamed, options = parse_arguments(option or [])
+    if unnamed:
+        raise BadArgumentError(f"--option {unnamed[0]}: write name=value")
+    for made in _run(settings_of(context), which).export(path, format_, prefix=prefix, options=options):
         typer.echo(made)
     return 0
 
