@@ -29,8 +29,6 @@ __all__ = ["export"]
 _SOURCE = ("name", "type", "probe", "beam_shape")
 _DETECTOR = ("beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size")
 _SAMPLE = ("name", "thickness", "transmission", "temperature", "x_position", "y_position")
-_LOG_LOG = {"axes_scale_types": ["log"], "signal_scale_type": "log"}
-"""How silx is to show it; NeXus has no word for that."""
 
 
 def export(
@@ -126,10 +124,9 @@ class _Entry:
         if (sample := member_of(self._raw, "NXsample")) is not None and "name" in sample:
             self._copy(sample, self._new(self._entry, "sample", "NXsample", "SASsample"), _SAMPLE)
         self._write_process()
-        note = self._new(self._entry, "note", "NXcollection", "SASnote")
-        write_value(note, "start_document", encode(self._start), {"encoding": "json"})
+        self._write_note("start_document", "application/json", encode(self._start))
         if problems:
-            write_value(note, "problems", "\n".join(problems))
+            self._write_note("problems", "text/plain", "\n".join(problems))
 
     def _write_data(self) -> None:
         curve, data = self._curve, self._new(self._entry, "data", "NXdata", "SASdata")
@@ -141,9 +138,11 @@ class _Entry:
         attributes: dict[str, Any] = {"signal": "I", "axes": axes, "I_axes": ",".join(axes), "Q_indices": len(axes) - 1}
         if curve.deviation is not None:
             write_value(data, "Idev", curve.deviation, {"units": curve.units})
-            set_attributes(data["I"], {"uncertainties": "Idev"})
-        if curve.intensity.ndim == 1:
-            attributes["SILX_style"] = encode(_LOG_LOG)
+            data["I_errors"] = data["Idev"]  # NeXus' name, by which silx finds them
+            if len(axes) == 1:  # of more axes, silx (3.1) takes it to name the errors of each, and shows no plot
+                set_attributes(data["I"], {"uncertainties": "Idev"})
+        write_value(data, "Mask", np.zeros(curve.intensity.shape, np.int8), {"long_name": "1 where I is not valid"})
+        attributes["mask"] = "Mask"  # which the definition wants of every file
         set_attributes(data, attributes | {"timestamp": iso_time(seconds(self._start.get("time")))})
 
     def _write_axis(self, data: h5py.Group, rows: int) -> str:
@@ -183,7 +182,13 @@ class _Entry:
                 write_value(process, name, value)
         write_value(process, "date", iso_time(time.time()))
         for name, (value, units) in curve.terms.items():
-            write_value(process, name, value, {"units": units})
+            write_value(process, name, str(value), {"units": units})  # terms are texts, by the definition
+
+    def _write_note(self, name: str, kind: str, text: str) -> None:
+        note = self._entry.create_group(name)  # pynxtools (0.16) finds no canSAS_class of a SASnote
+        set_attributes(note, {"NX_class": "NXnote"})
+        write_value(note, "type", kind)
+        note["data"] = np.bytes_(text.encode())
 
     def _new(self, parent: h5py.Group, name: str, nx_class: str, cansas_class: str) -> h5py.Group:
         group = parent.create_group(name)

@@ -148,8 +148,8 @@ class Run:
     ) -> list[Path]:
         """Write the run to a file of documents (`run.jsonl`, `run.msgpack`), or with a format into a directory.
 
-        Formats are csv, jsonl, msgpack, nexus, nxcansas, nxsas, spec, and what `export_run` says. Gives the files. Raises
-        RefusedError for another format, FileExistsError rather than overwrite.
+        Formats are csv, jsonl, msgpack, nexus, nxcansas, nxsas, spec, and what `export_run` says; `options` are those
+        of the format. Gives the files. Raises RefusedError for another format, FileExistsError rather than overwrite.
         """
         path = Path(path)
         if format is None or (path.suffix and path.suffix == f".{format}"):

@@ -74,7 +74,6 @@ def test_the_curve_is_the_profile_that_the_camera_saw(scanned: Documents, tmp_pa
         assert data.attrs["signal"] == "I"
         q, intensity, deviation = (data[name][()] for name in ("Q", "I", data["I"].attrs["uncertainties"]))
         assert (data["Q"].attrs["units"], data["I"].attrs["units"]) == ("1/nm", "arbitrary")
-        assert json.loads(data.attrs["SILX_style"])["signal_scale_type"] == "log"
     assert len(q) > 150
     assert (q[0], q[-1]) == pytest.approx((pixel_q().min(), pixel_q().max()), abs=0.005)
     expected = profile(q) * np.mean(BRIGHTNESS)
@@ -103,11 +102,11 @@ def test_the_file_is_valid_and_says_how_it_was_made(scanned: Documents, tmp_path
     broken = tmp_path / "broken.h5"
     shutil.copy(average, broken)
     with h5py.File(broken, "r+") as file:
-        del file["entry/run"]
+        del file["entry/data"].attrs["canSAS_class"]
         file["entry/data/Q"].attrs["units"] = "furlong"
     found = complaints([average, each, broken])
     assert found[average] == found[each] == {"pynxtools": [], "nexusformat": [], "silx": []}
-    assert any("run" in text for text in found[broken]["pynxtools"])  # it does look
+    assert any("canSAS_class" in text for text in found[broken]["pynxtools"])  # it does look
     assert any("furlong" in text for text in found[broken]["pynxtools"])
     with h5py.File(average) as file:
         entry = file["entry"]
@@ -119,9 +118,9 @@ def test_the_file_is_valid_and_says_how_it_was_made(scanned: Documents, tmp_path
         assert entry["instrument/detector/SDD"][()] == 2.0
         assert entry["instrument/source/incident_wavelength"].attrs["units"] == "angstrom"
         assert entry["process/program"].asstr()[()] == "pyFAI"
-        assert entry["process/frames"][()] == 3
-        assert entry["process/wavelength"][()] == pytest.approx(1e-10)
-        assert json.loads(entry["note/start_document"].asstr()[()])["uid"] == scanned[0][1]["uid"]
+        assert entry["process/frames"].asstr()[()] == "3"
+        assert float(entry["process/wavelength"].asstr()[()]) == pytest.approx(1e-10)
+        assert json.loads(entry["start_document/data"][()])["uid"] == scanned[0][1]["uid"]
 
 
 def test_masked_and_invalid_pixels_are_left_out(scanned: Documents, tmp_path: Path) -> None:
@@ -138,7 +137,7 @@ def test_masked_and_invalid_pixels_are_left_out(scanned: Documents, tmp_path: Pa
     path = only(export(scanned, tmp_path, mask=tmp_path / "mask.npy"))
     with h5py.File(path) as file:
         q, intensity = file["entry/data/Q"][()], file["entry/data/I"][()]
-        assert file["entry/process/masked_pixels"][()] == 120 * 320 + 1
+        assert int(file["entry/process/masked_pixels"].asstr()[()]) == 120 * 320 + 1
     assert np.abs(intensity - profile(q) * np.mean(BRIGHTNESS)).max() < 2.5
     np.save(tmp_path / "small.npy", mask[:10])
     with pytest.raises(RefusedError, match=r"\(10, 320\), and the frames are \(240, 320\)"):
@@ -178,7 +177,7 @@ def test_a_curve_that_the_run_has_is_taken_as_it_is(
 def test_a_run_without_either_is_refused_with_what_is_missing(
     run_engine: RunEngine, motor: SynAxis, scanned: Documents, tmp_path: Path
 ) -> None:
-    with pytest.raises(RefusedError, match="monochromator/wavelength.*beam_center_x is not given"):
+    with pytest.raises(RefusedError, match=r"monochromator/wavelength.*beam_center_x is not given"):
         export(run(run_engine, bp.count([motor])), tmp_path / "out")
     with pytest.raises(RefusedError, match="no frames='all': there are average, each"):
         export(scanned, tmp_path / "out", frames="all")  # pyright: ignore[reportArgumentType]  # the point
