@@ -71,6 +71,7 @@ class NexusWriter(RunCallback):
     required: ClassVar[bool] = True
     mends_documents: ClassVar[bool] = False  # all documents are kept as they came
     wants_results: ClassVar[bool] = True
+    outward_options: ClassVar[frozenset[str]] = frozenset({"after"})
 
     def __init__(
         self,
