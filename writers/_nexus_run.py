@@ -7,6 +7,7 @@ from pathlib import Path
 
 import event_model
 import h5py
+import numpy as np
 
 from bec_bluesky.documents import AnalysisResult, Document, FileReady, is_lost
 from bec_bluesky.errors import SettingsError
@@ -260,6 +261,7 @@ class RunFile:
         write_tail(self._entry, self.start, stop)
         self._check_numbers(stop)
         for write in (
+            self._write_points,
             self._write_links,
             self._write_instrument,
             self._write_side_streams,
@@ -309,6 +311,17 @@ class RunFile:
             return (stream.name != axes.stream, stream.name != "primary", stream.is_aside)
 
         return sorted(self._streams.values(), key=place)
+
+    def _write_points(self) -> None:
+        """Write how many points the main stream has, each once: one that was taken again after a pause is one."""
+        order = self._order(Axes(self.start))
+        if not order or order[0].is_aside:
+            return
+        numbers = order[0].seq_nums()
+        numbers.sort()
+        points = int(np.count_nonzero(numbers[1:] != numbers[:-1])) + min(1, len(numbers))
+        frames = [each.frames - (each.first or 0) for each in self._external if each.stream == order[0].name]
+        write_value(group_in(self._entry, "run"), "num_points_measured", points or max(frames, default=0))
 
     def _write_links(self) -> None:
         if self._external:
