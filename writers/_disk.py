@@ -1,13 +1,14 @@
-"""What a disk has left, and what is left to do when it has nothing."""
+"""Complete files under their names; what a disk has left, and what is left to do when it has nothing."""
 
 import ctypes
+import os
 import shutil
 import time
 from pathlib import Path
 
 from bec_bluesky.errors import SettingsError
 
-__all__ = ["MIN_FREE", "Room", "check_space", "free_bytes", "keep_for_ever"]
+__all__ = ["MIN_FREE", "Room", "check_space", "free_bytes", "keep_for_ever", "publish", "rename_new", "sync"]
 
 _LOOK_EVERY = 10.0
 MIN_FREE = 64 * 2**20
@@ -65,3 +66,35 @@ def keep_for_ever(owner: object) -> None:
     at the interpreter's end, so that no list of ours would do.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
+
+
+def publish(part: Path, target: Path) -> None:
+    """Give a finished file its name, which no file has yet; content and name are on the disk then.
+
+    Raises FileExistsError if the name is taken.
+    """
+    sync(part)
+    rename_new(part, target)
+    sync(target.parent)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename, but never over a file."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        source.replace(target)
+        return
+    source.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -17,9 +17,8 @@ import msgspec
 
 from bec_bluesky.documents import Document
 from bec_bluesky.errors import SettingsError
+from writers._disk import rename_new, sync
 from writers._nexus_checksum import checksum
-from writers._nexus_place import rename_new
-from writers._nexus_sync import sync
 from writers._nexus_template import FileTemplate, file_word
 from writers._nexus_text import decode, encode
 
@@ -74,6 +73,16 @@ def steps_of(tables: Any) -> list[Step]:
         raise SettingsError(f"`after` is a list of copy_to, move_to or command, each in a table: {error}") from error
 
 
+def _by_content(steps: list[Step]) -> dict[str, Step]:
+    """Give steps by what they do; one that comes again has its number, too."""
+    found: dict[str, Step] = {}
+    for step in steps:
+        content = encode(step.command or [step.copy_to, step.move_to])
+        number = 1 + sum(step.command == each.command and str(step) == str(each) for each in found.values())
+        found[content if number == 1 else f"{content} {number}"] = step
+    return found
+
+
 class _Folder:
     """An absolute folder whose last parts are a template over the start document."""
 
@@ -100,8 +109,8 @@ class FileOnItsWay:
     owner: str = ""
     note: str = ""
     """The name of its note: a run whose documents were lost and came after all has two files."""
-    done: int = 0
-    """Steps that were done."""
+    done: list[str] = field(default_factory=list[str])
+    """What was done, by what the steps say: the profile may have others after the next start."""
     is_lost: bool = False
     """Whether it is the file of a run whose documents were lost, which may come after all."""
     checksum: str = ""
@@ -130,7 +139,7 @@ class FileSteps:
         tell: Callable[[str, str, bool], None],
     ) -> None:
         self._folder = root / _FOLDER
-        self._steps = steps
+        self._steps = _by_content(steps)
         self._moved = moved
         self._tell = tell
         self._jobs: list[FileOnItsWay] = []
@@ -145,6 +154,8 @@ class FileSteps:
                 found = json.loads(note.read_text())
                 if found["owner"] == owner:  # its checksum may be another by now
                     found |= {"path": Path(found["path"]), "note": note.name, "checksum": ""}
+                    if isinstance(found["done"], int):  # an older note counts the steps
+                        found["done"] = list(self._steps)[: found["done"]]
                     self.begin(FileOnItsWay(**found))
             except (OSError, ValueError, TypeError, KeyError) as error:
                 _log.warning("%s cannot be read: %s", note, error)
@@ -170,13 +181,15 @@ class FileSteps:
         if job is not None and not is_known:
             self._put(job)
 
-    def wait(self, timeout: float = 30.0) -> bool:
+    def wait(self, timeout: float | None = 30.0) -> bool:
         """Wait until nothing is left to do; False if that takes longer."""
         with self._lock:
             return self._lock.wait_for(lambda: not self._jobs, timeout)
 
     def close(self) -> None:
-        """End soon."""
+        """End soon; without an owner, who would do the rest after the next start, when all is done."""
+        if not any(job.owner for job in self._jobs):
+            self.wait(None)  # attempts and commands are limited in number and time
         self._is_closing.set()
         thread = self._thread
         if thread is not None:
@@ -211,10 +224,11 @@ class FileSteps:
 
     def _advance(self, job: FileOnItsWay) -> bool:
         """Do the steps that are left; False if the process ends first."""
-        while job.done < len(self._steps):
+        for content, step in self._steps.items():
+            if content in job.done:
+                continue
             if self._is_left(job):
                 return False
-            step = self._steps[job.done]
             pause = step.pause
             for attempt in range(1, step.attempts + 1):
                 try:
@@ -232,7 +246,7 @@ class FileSteps:
                     if self._is_closing.wait(pause):
                         return False
                     pause = min(2 * pause, _LONGEST_PAUSE)
-            job.done += 1
+            job.done.append(content)
             self._note(job)
         self._note_path(job).unlink(missing_ok=True)
         return True

@@ -1,7 +1,7 @@
 """A dataset that grows by batches of values, and changes its type if later values need another."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,8 @@ __all__ = ["GrowingDataset"]
 
 _CHUNK_BYTES = 65_536
 _MOST_CHUNK_ROWS = 4_096
+_BLOCK_BYTES = 2**20
+"""Rows in memory at once while they are written again."""
 _TEXT = h5py.string_dtype()
 
 
@@ -181,19 +183,26 @@ class GrowingDataset:
                 return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
     def _retype(self) -> None:
-        """Write the rows that are there again, as the column is now."""
-        assert self._dataset is not None
-        stored: np.ndarray = np.asarray(
-            self._dataset.asstr()[()] if self._dataset.dtype == _TEXT else self._dataset[()]
-        )
-        if self.column.kind == "array" and not _is_held(stored, np.dtype(self.column.dtype)):
-            self.column = replace(self.column, kind="text")
-            self._say("JSON, since its values have no common type and shape")
-        elif self.column.kind == "number" and not _is_held(stored, np.dtype(np.float64)):
-            self._say("rounded to 53 bits, since integers are mixed with other numbers")
-        values = [decode(text) for text in stored] if "encoding" in self._dataset.attrs else stored.tolist()
-        del self._group[self._name]
-        self._dataset = self._create(self._array(values), is_fixed=False)
+        """Write the rows that are there again, as the column is now; a block after the other, in two goes."""
+        before = self._dataset
+        assert before is not None
+        dtype = np.dtype(self.column.dtype if self.column.kind == "array" else np.float64)
+        if self.column.kind in ("array", "number") and not all(_is_held(block, dtype) for block in _blocks(before)):
+            if self.column.kind == "array":
+                self.column = replace(self.column, kind="text")
+                self._say("JSON, since its values have no common type and shape")
+            else:
+                self._say("rounded to 53 bits, since integers are mixed with other numbers")
+        del self._group[self._name]  # it stays readable until it is let go of
+        self._dataset, row = None, 0
+        for block in _blocks(before):
+            array = self._array([decode(text) for text in block] if "encoding" in before.attrs else list(block))
+            if self._dataset is None:
+                self._dataset = self._create(array, is_fixed=False)
+            else:
+                self._dataset.resize(row + len(array), axis=0)
+                self._dataset[row:] = array
+            row += len(array)
 
     def _create(self, array: np.ndarray, *, is_fixed: bool) -> h5py.Dataset:
         dtype = _TEXT if self.column.kind in ("string", "text") else array.dtype
@@ -211,6 +220,15 @@ class GrowingDataset:
 
     def _say(self, how: str) -> None:
         self.notes[how] = None
+
+
+def _blocks(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
+    """Give the rows in blocks that fit into memory several times."""
+    source: Any = dataset.asstr() if dataset.dtype == _TEXT else dataset
+    row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
+    rows = max(1, _BLOCK_BYTES // row_bytes)
+    for first in range(0, len(dataset), rows):
+        yield source[first : first + rows]
 
 
 def _python(value: Any) -> Any:

@@ -22,6 +22,10 @@ _OLD_DATASETS = {"AD_HDF5": "/entry/data/data", "AD_HDF5_SWMR": "/entry/data/dat
 _MAPPED_ALONE = 250
 """Frames up to which each is mapped by itself, at 0.2 ms each: nexusformat (2.1) takes as many frames as there are
 mappings. More of them, in one file, are linked, which pynxtools (0.16) cannot follow."""
+_LEFT_OPEN = (
+    "{path} is still open for writing, or its writer was killed: it is read with h5py.File(…, swmr=True) only, and so "
+    "is this file where it shows it; once nothing writes it any more, `h5clear -s {path}` makes it readable for all"
+)
 _HDF5 = ("application/x-hdf5", "application/x-hdf5-swmr", "application/x-hdf")
 
 
@@ -121,8 +125,8 @@ class ExternalFiles:
         frames.stream = frames.stream if stream is None else stream.name
         frames.extend(datum)
 
-    def is_late(self, streams: Mapping[str, StreamTable]) -> bool:
-        """Tell whether a file is not there yet, or has fewer frames than were promised."""
+    def is_late(self, streams: Mapping[str, StreamTable], *, until_closed: bool) -> bool:
+        """Tell whether a file is not there yet, has fewer frames than were promised, or is still open for writing."""
         for frames in self:
             if not frames.is_hdf5:
                 continue
@@ -133,10 +137,16 @@ class ExternalFiles:
             frames.per_index = _rows_per_index(shape, frames, streams)
             if (shape[0] if shape else 0) < frames.rows[1]:
                 return True
-        return any(not _is_there(_old_path(resource)) for resource in self._old)
+            if until_closed and frames.path is not None and _is_open(frames.path):
+                return True
+        paths = [_old_path(resource) for resource in self._old]
+        return any(not _is_there(path) or (until_closed and _is_open(path)) for path in paths)
 
-    def link(self, streams: dict[str, StreamTable], listing: h5py.Group) -> None:
-        """Link every dataset where its column would be, check it, and list the files in `/entry/external_files`."""
+    def link(self, streams: dict[str, StreamTable], listing: h5py.Group, *, says_open: bool) -> None:
+        """Link every dataset where its column would be, check it, and list the files in `/entry/external_files`.
+
+        `says_open`: a file that is open for writing was left so, and that is told.
+        """
         names = Names()
         together: dict[tuple[str, str], list[ExternalFrames]] = {}
         entries: list[tuple[ExternalFrames, h5py.Group]] = []
@@ -152,6 +162,11 @@ class ExternalFiles:
             self._show(frames, entry, is_alone=len(together.get((frames.stream, frames.key), ())) == 1)
         for resource in self._old:
             self._link_old(resource, listing.create_group(names[str(resource.get("uid"))]))
+        if says_open:
+            paths = [frames.path for frames in self if frames.is_hdf5 and frames.path is not None]
+            for path in dict.fromkeys([*paths, *map(_old_path, self._old)]):
+                if _is_open(path):
+                    self.problems.append(_LEFT_OPEN.format(path=path))
 
     def _list(self, frames: ExternalFrames, entry: h5py.Group, streams: Mapping[str, StreamTable]) -> None:
         set_attributes(entry, {"NX_class": "NXnote", "uri": frames.uri, "frames": frames.frames})
@@ -272,6 +287,17 @@ def _old_path(resource: Document) -> Path:
 def _is_there(path: Path) -> bool:
     """Tell whether a file is there, or several whose names begin so."""
     return path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}*"))
+
+
+def _is_open(path: Path) -> bool:
+    """Tell whether a file can be read while it is written (SWMR), and in no other way."""
+    for is_swmr in (False, True):
+        try:
+            h5py.File(path, "r", swmr=is_swmr).close()
+        except (OSError, ValueError):
+            continue
+        return is_swmr
+    return False
 
 
 def _look(path: Path, dataset: str) -> tuple[tuple[int, ...], np.dtype]:

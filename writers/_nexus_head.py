@@ -11,9 +11,20 @@ from writers._nexus_text import Names, encode, iso_time, seconds, set_attributes
 
 __all__ = ["collection", "group_in", "write_head", "write_root", "write_tail"]
 
-_IDENTIFIERS = ("uid", "scan_id", "plan_name", "plan_type", "num_points")
+_IDENTIFIERS = ("uid", "scan_id", "plan_name", "plan_type")
 _AS_JSON = ("plan_args", "versions")
-_ELSEWHERE = {*_IDENTIFIERS, *_AS_JSON, "time", "title", "user", "sample", "proposal", "hints", "data_session"}
+_ELSEWHERE = {
+    *_IDENTIFIERS,
+    *_AS_JSON,
+    "num_points",
+    "time",
+    "title",
+    "user",
+    "sample",
+    "proposal",
+    "hints",
+    "data_session",
+}
 
 
 def collection(parent: h5py.Group, name: str) -> h5py.Group:
@@ -58,6 +69,8 @@ def write_head(entry: h5py.Group, start: Document) -> None:
     for key in _IDENTIFIERS:
         if start.get(key) is not None:
             write_value(run, key, start[key])
+    if start.get("num_points") is not None:
+        write_value(run, "num_points_planned", start["num_points"])
     for key in _AS_JSON:
         if key in start:
             write_value(run, key, encode(start[key]), {"encoding": "json"})

@@ -12,11 +12,10 @@ import h5py
 
 from bec_bluesky.documents import Document
 from bec_bluesky.errors import SettingsError
-from writers._disk import check_space
-from writers._nexus_sync import sync
+from writers._disk import check_space, publish
 from writers._nexus_template import FileTemplate, file_word
 
-__all__ = ["FileIndex", "Place", "published_from", "rename_new"]
+__all__ = ["FileIndex", "Place", "published_from"]
 
 _log = logging.getLogger(__name__)
 _INDEX = ".runs.jsonl"
@@ -104,14 +103,12 @@ class Place:
 
     def publish(self) -> Path:
         """Give the finished part its name, which no file has had; the content is on the disk before the name is."""
-        sync(self.part)
         for path in self._candidates():
             try:
-                rename_new(self.part, path)
+                publish(self.part, path)
             except FileExistsError:
                 continue
             self.before.unlink(missing_ok=True)
-            sync(self._folder)
             return path
         raise FileExistsError(f"every name for {self.part} is taken in {self._folder}")
 
@@ -154,19 +151,6 @@ def _identity(path: Path) -> tuple[str, bool]:
             return str(found.asstr()[()]), "entry/run/documents_lost" in file
     except (OSError, TypeError):
         return "", False
-
-
-def rename_new(source: Path, target: Path) -> None:
-    """Rename, but never over a file."""
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        source.replace(target)
-        return
-    source.unlink()
 
 
 class FileIndex:

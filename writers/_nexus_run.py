@@ -7,6 +7,7 @@ from pathlib import Path
 
 import event_model
 import h5py
+import numpy as np
 
 from bec_bluesky.documents import AnalysisResult, Document, FileReady, is_lost
 from bec_bluesky.errors import SettingsError
@@ -39,6 +40,8 @@ _CACHE_BYTES = 64 * 2**10
 """Chunks of each dataset in memory: a few, since they are written in order; HDF5's own 8 MB fill as a run grows."""
 _FLUSH_EVERY = 1.0
 """Seconds."""
+_UNSTAGED = 10.0
+"""Seconds after a run's end by which detectors have closed their files, if nobody waits for them."""
 _RESULTS_SETTLE = 0.05
 """Seconds without another result, after which the final ones are taken for all."""
 _RESUMED = "an earlier attempt to write this run was cut short; all that is known of it was written again"
@@ -74,6 +77,7 @@ class RunFile:
         self._stop: Document | None = None
         self._ended = 0.0
         self._last_result = 0.0
+        self._says_open = False
         self.results = Results()
         self._file = h5py.File(place.part, "w", libver="earliest", rdcc_nbytes=_CACHE_BYTES)
         with self._writing():
@@ -126,9 +130,13 @@ class RunFile:
         else:
             self.flush_if_due()
 
-    def has_late_files(self, patience: float) -> bool:
-        """Tell whether a detector's file is awaited still: until so many seconds after the run's end."""
-        return self._time_since_end < patience and self._external.is_late(self._streams)
+    def has_late_files(self, patience: float, *, until_closed: bool) -> bool:
+        """Tell whether a detector's file is awaited still: until so many seconds after the run's end.
+
+        `until_closed`: also if it is complete, but open for writing, since detectors are unstaged after the end.
+        """
+        is_early = self._time_since_end < patience
+        return is_early and self._external.is_late(self._streams, until_closed=until_closed)
 
     def has_late_results(self, patience: float) -> bool:
         """Tell whether results of analyses are awaited still: scans have some soon after their end."""
@@ -152,9 +160,13 @@ class RunFile:
         since = time.time() - seconds((self._stop or {}).get("time"))
         return max(since, time.monotonic() - self._ended)
 
-    def complete(self) -> None:
-        """Write what is left to say of the run, and close the part file; raises SettingsError if that fails."""
+    def complete(self, patience: float) -> None:
+        """Write what is left to say of the run, and close the part file; raises SettingsError if that fails.
+
+        `patience` is the time, in seconds after the run's end, by which detectors have closed their files.
+        """
         assert self._stop is not None
+        self._says_open = self._time_since_end >= (patience or _UNSTAGED)
         with self._writing():
             self._finish(self._stop)
 
@@ -249,6 +261,7 @@ class RunFile:
         write_tail(self._entry, self.start, stop)
         self._check_numbers(stop)
         for write in (
+            self._write_points,
             self._write_links,
             self._write_instrument,
             self._write_side_streams,
@@ -299,9 +312,21 @@ class RunFile:
 
         return sorted(self._streams.values(), key=place)
 
+    def _write_points(self) -> None:
+        """Write how many points the main stream has, each once: one that was taken again after a pause is one."""
+        order = self._order(Axes(self.start))
+        if not order or order[0].is_aside:
+            return
+        numbers = order[0].seq_nums()
+        numbers.sort()
+        points = int(np.count_nonzero(numbers[1:] != numbers[:-1])) + min(1, len(numbers))
+        frames = [each.frames - (each.first or 0) for each in self._external if each.stream == order[0].name]
+        write_value(group_in(self._entry, "run"), "num_points_measured", points or max(frames, default=0))
+
     def _write_links(self) -> None:
         if self._external:
-            self._external.link(self._streams, collection(self._entry, "external_files"))
+            listing = collection(self._entry, "external_files")
+            self._external.link(self._streams, listing, says_open=self._says_open)
 
     def _write_instrument(self) -> None:
         axes = Axes(self.start)

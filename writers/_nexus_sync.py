@@ -1,10 +1,11 @@
 """Bringing a growing file to the disk."""
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-__all__ = ["BackgroundSync", "sync"]
+from writers._disk import sync
+
+__all__ = ["BackgroundSync"]
 
 _STEP = 64 * 2**20
 """Bytes after which the disk gets what came."""
@@ -39,12 +40,3 @@ class BackgroundSync:
         self._thread = None
         if self._running is not None:
             self._running.result()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

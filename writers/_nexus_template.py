@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from string import Formatter
 from typing import Any
 
-from bec_bluesky.documents import Document
+from bec_bluesky.documents import Document, metadata_word
 from bec_bluesky.errors import SettingsError, choices
 from writers._nexus_text import seconds
 
@@ -59,7 +59,7 @@ class FileTemplate:
         values: dict[str, int | str] = {name: getattr(moment, name) for name in _TIMES}
         values["scan_id"] = max(0, scan_id) if isinstance(scan_id, int) else 0
         for word in _WORDS:
-            values[word] = file_word(_word_in(start, word), default=_DEFAULTS.get(word, f"no_{word}"))
+            values[word] = file_word(metadata_word(start, word), default=_DEFAULTS.get(word, f"no_{word}"))
         path = PurePosixPath(self._filled(values))
         folders = [part[:_LONGEST_PART] for part in path.parts[:-1]]
         return PurePosixPath(*folders, path.stem[:_LONGEST_PART] + path.suffix)
@@ -88,11 +88,3 @@ def file_word(text: Any, *, default: str) -> str:
     """Give a word that is safe in a file name: letters, digits, `_` and `-`, at most 60 characters."""
     plain = "".join(each for each in unicodedata.normalize("NFKD", str(text)) if not unicodedata.combining(each))
     return _NOT_IN_FILES.sub("_", plain)[:60].strip("_-") or default
-
-
-def _word_in(start: Document, word: str) -> Any:
-    """Find a word in the start document: the value itself, `<word>_name`, `<word>_id`, or a mapping's name or id."""
-    found = next((start[key] for key in (word, f"{word}_name", f"{word}_id") if start.get(key) not in (None, "")), "")
-    if not isinstance(found, Mapping):
-        return found
-    return next((found[key] for key in ("name", "id", f"{word}_id") if found.get(key) not in (None, "")), "")

@@ -3,7 +3,7 @@
 Definition: NXsas of the NeXus International Advisory Committee, https://manual.nexusformat.org/classes/applications/NXsas.html
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import h5py
@@ -12,7 +12,7 @@ import numpy as np
 from bec_bluesky.documents import Document
 from writers._nexus_text import Names, iso_time, set_attributes, write_value
 
-__all__ = ["complete", "entry_of", "missing"]
+__all__ = ["complete", "entry_of", "member_of", "missing", "scan_axes"]
 
 _FLOATS = {
     "NXmonochromator": ("wavelength", "wavelength_spread"),
@@ -57,12 +57,14 @@ def complete(file: h5py.File, start: Document, stop: Document, streams: h5py.Gro
     _add_plot(entry, instrument, start, streams)
 
 
-def missing(entry: h5py.Group) -> Iterator[str]:
-    """Say what NXsas requires and the file has not."""
+def missing(entry: h5py.Group, only: Collection[str] = ()) -> Iterator[str]:
+    """Say what NXsas requires and the file has not; `only` in groups of these classes, if any are named."""
     instrument = _group_of(entry, "NXinstrument", "instrument")
-    if "name" not in instrument:
+    if "name" not in instrument and not only:
         yield f"NXsas requires {instrument.name}/name, which neither the tree nor the metadata (beamline) give"
     for nx_class, names in _REQUIRED.items():
+        if only and nx_class not in only:
+            continue
         group = _group_of(instrument, nx_class, _NAMES[nx_class])
         for name in names:
             if name not in group:
@@ -89,7 +91,7 @@ def _add_plot(entry: h5py.Group, instrument: h5py.Group, start: Document, stream
     frames.attrs["target"] = f"{detector.name}/data"  # by which readers know that the other one is a link
     if frames.ndim != 3:
         return
-    axes, names = list(_axes(start, streams, len(frames))), Names("data")
+    axes, names = list(scan_axes(start, streams, len(frames))), Names("data")
     for key, column in axes:
         plot[names[key]] = column
         plot.attrs[f"{names[key]}_indices"] = 0
@@ -108,8 +110,8 @@ def _frames(streams: h5py.Group) -> Iterator[h5py.Dataset]:
                 yield data[name]
 
 
-def _axes(start: Document, streams: h5py.Group, rows: int) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Give the scanned motors that have a value for each frame."""
+def scan_axes(start: Document, streams: h5py.Group, rows: int) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Give the scanned motors that have as many values as there are rows."""
     for fields, stream in (start.get("hints") or {}).get("dimensions") or ():
         for key in fields:
             column = streams.get(f"{Names()[str(stream)]}/data/{Names()[str(key)]}")
@@ -117,12 +119,18 @@ def _axes(start: Document, streams: h5py.Group, rows: int) -> Iterator[tuple[str
                 yield str(key), column
 
 
-def _group_of(parent: h5py.Group, nx_class: str, name: str) -> h5py.Group:
+def member_of(parent: h5py.Group, nx_class: str) -> h5py.Group | None:
+    """Give the first group of a class."""
     for member in parent.values():
         if isinstance(member, h5py.Group) and member.attrs.get("NX_class") == nx_class:
             return member
-    found = parent.require_group(name)
-    found.attrs["NX_class"] = nx_class
+    return None
+
+
+def _group_of(parent: h5py.Group, nx_class: str, name: str) -> h5py.Group:
+    if (found := member_of(parent, nx_class)) is None:
+        found = parent.require_group(name)
+        found.attrs["NX_class"] = nx_class
     return found
 
 

@@ -15,19 +15,19 @@ import h5py
 from bec_bluesky.documents import Document
 from writers._nexus_text import Names, set_attributes, write_value
 
-__all__ = ["copy_document", "lay", "merged", "technique_trees"]
+__all__ = ["copy_document", "find", "lay", "merged", "technique_trees"]
 
 _REFERENCE = "#bluesky/"
 _OWN = ("_attributes", "_data", "_dataset", "_link")
 
 
-def technique_trees(start: Document) -> Iterator[Mapping[str, Any]]:
-    """Give the trees in a start document."""
+def technique_trees(start: Document, kind: str = "nxsas") -> Iterator[Mapping[str, Any]]:
+    """Give the trees of one kind in a start document."""
     inner = start.get("md")
     for place in (start, inner if isinstance(inner, Mapping) else {}):
         techniques = place.get("techniques")
         for technique in techniques if isinstance(techniques, list | tuple) else ():
-            tree = technique.get("nxsas") if isinstance(technique, Mapping) else None
+            tree = technique.get(kind) if isinstance(technique, Mapping) else None
             if isinstance(tree, Mapping):
                 yield tree
 
@@ -80,7 +80,7 @@ def _lay_dataset(group: h5py.Group, key: str, value: Any, bluesky: h5py.Group, p
         write_value(group, key, value, attributes)
         return
     path, _, attribute = value.removeprefix(_REFERENCE).partition("@")
-    found = _find(bluesky, path)
+    found = find(bluesky, path)
     if found is None or (attribute and attribute not in getattr(found, "attrs", ())):
         problems.append(f"{group.name}/{key}: {value} names nothing in this run")
     elif isinstance(found, h5py.ExternalLink):
@@ -92,7 +92,7 @@ def _lay_dataset(group: h5py.Group, key: str, value: Any, bluesky: h5py.Group, p
         set_attributes(found, attributes)
 
 
-def _find(bluesky: h5py.Group, path: str) -> h5py.HLObject | h5py.ExternalLink | None:
+def find(bluesky: h5py.Group, path: str) -> h5py.HLObject | h5py.ExternalLink | None:
     """Give what a reference names; a link into a detector's file is given itself, not followed."""
     found: Any = bluesky
     for number, word in enumerate(path.strip("/").split("/")):

@@ -54,9 +54,9 @@ class NexusWriter(RunCallback):
     that they hint at, or that belongs to a label in `device_file` (motors, detectors, monitors, sources, slits,
     mirrors, sensors …), or that their part in the run tells.
 
-    Files of detectors that are not complete when the run ends are awaited for `wait_for_files` seconds, in a document
-    service without holding up other runs; with `file_checksums` their SHA-256 is written, too. What hosted analyses
-    find is awaited for `wait_for_results` seconds after a scan.
+    Files of detectors that are not complete or not closed when the run ends are awaited for `wait_for_files` seconds,
+    in a document service without holding up other runs; with `file_checksums` their SHA-256 is written, too. What
+    hosted analyses find is awaited for `wait_for_results` seconds after a scan.
 
     `layouts` add to the tree at the run's end, in this order: paths of YAML files (`writers/example_layout.yaml`) or
     functions `module:function` that take a `LayoutRun` (`writers/example_layout.py`). One that fails is told, and
@@ -72,6 +72,7 @@ class NexusWriter(RunCallback):
     required: ClassVar[bool] = True
     mends_documents: ClassVar[bool] = False  # all documents are kept as they came
     wants_results: ClassVar[bool] = True
+    outward_options: ClassVar[frozenset[str]] = frozenset({"after"})
 
     def __init__(
         self,
@@ -252,12 +253,14 @@ class NexusWriter(RunCallback):
                 del self._ending[str(file.start["uid"])]
                 self._publish(file)
             return
-        while file.has_late_files(self._wait_for_files):
+        while file.has_late_files(self._wait_for_files, until_closed=False):  # a bare engine unstages after this
             time.sleep(_LOOK_EVERY)
         self._publish(file)
 
     def _is_awaited(self, file: RunFile) -> bool:
-        return file.has_late_results(self._wait_for_results) or file.has_late_files(self._wait_for_files)
+        return file.has_late_results(self._wait_for_results) or file.has_late_files(
+            self._wait_for_files, until_closed=True
+        )
 
     def _complete_due(self) -> None:
         for uid, file in list(self._ending.items()):
@@ -289,7 +292,7 @@ class NexusWriter(RunCallback):
     def _publish(self, file: RunFile) -> None:
         """Complete a file, give it its name, and announce it with its checksum, soon if that takes a while."""
         try:
-            file.complete()
+            file.complete(self._wait_for_files)
             path = file.place.publish()
         finally:
             file.end_follow()

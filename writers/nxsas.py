@@ -5,7 +5,6 @@ asks beyond it is taken from the run. `export` and `Serializer` stand alone; `NX
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from bec_bluesky.documents import Document, DocumentMender, Emit, FileReady, RunCallback, RunSink, file_prefix
 from bec_bluesky.errors import SettingsError
-from writers._disk import MIN_FREE, check_space, keep_for_ever
+from writers._disk import MIN_FREE, check_space, keep_for_ever, publish
 from writers._nexus_text import Names, write_value
 from writers._nxsas_definition import complete, entry_of, missing
 from writers._nxsas_frames import FramesOfRun
@@ -67,6 +66,11 @@ class Serializer(event_model.DocumentRouter):
         self._start: Document = {}
         self._streams: dict[str, StreamColumns] = {}
         self._frames = FramesOfRun()
+
+    @property
+    def first(self) -> Document:
+        """The run's start document."""
+        return self._start
 
     @property
     def artifacts(self) -> dict[str, list[Path]]:
@@ -182,8 +186,7 @@ class Serializer(event_model.DocumentRouter):
             write_value(self._bluesky, "problems", "\n".join(self.problems))
         self._file.flush()  # a close that fails on a full disk leaves HDF5 in a state that ends in a segmentation fault
         self._file.close()
-        os.link(self._part, self._path)  # unlike a rename, it never replaces a file
-        self._part.unlink()
+        publish(self._part, self._path)
         self._is_complete = True
 
 

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bec_bluesky import plugins
-from bec_bluesky.cli._options import choose, settings_of
+from bec_bluesky.cli._arguments import parse_arguments
+from bec_bluesky.cli._options import After, choose, settings_of
 from bec_bluesky.documents import Run, Runs, read_documents, replay, upgraded
+from bec_bluesky.errors import BadArgumentError
 from bec_bluesky.messages.products import FileReady
 from bec_bluesky.settings import Settings
 
@@ -124,22 +126,29 @@ def export(
     which: Which,
     path: Annotated[Path, typer.Argument(help="a file that ends with .jsonl or .msgpack; with --format a directory")],
     format_: Annotated[
-        str | None, typer.Option("--format", "-f", help="csv, jsonl, msgpack, nexus, nxsas, spec, or any suitcase")
+        str | None,
+        typer.Option("--format", "-f", help="csv, jsonl, msgpack, nexus, nxcansas, nxsas, spec, or any suitcase"),
     ] = None,
     prefix: Annotated[str, typer.Option("--prefix", help="of file names, from the start document")] = "{uid}-",
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="of the format, as bins=200; may be repeated")
+    ] = None,
 ) -> int:
     """Write a run's documents to a file, which `import` and `replay` read; or the run in another format."""
-    for made in _run(settings_of(context), which).export(path, format_, prefix=prefix):
+    unnamed, options = parse_arguments(option or [])
+    if unnamed:
+        raise BadArgumentError(f"--option {unnamed[0]}: write name=value")
+    for made in _run(settings_of(context), which).export(path, format_, prefix=prefix, options=options):
         typer.echo(made)
     return 0
 
 
 @data_app.command("import")
-def import_(context: typer.Context, path: Path) -> int:
+def import_(context: typer.Context, path: Path, after: After = False) -> int:
     """Put the runs of a file of documents into the catalogue and wherever else the profile keeps runs."""
     settings = settings_of(context)
     required = [hosted.name for hosted in plugins.read_profile(settings).hosted if hosted.required]
-    return _replay(settings, path, required, None, at_speed=False)
+    return _replay(settings, path, required, None, at_speed=False, after=after)
 
 
 @data_app.command("replay")
@@ -149,12 +158,15 @@ def replay_(
     only: Annotated[list[str] | None, typer.Option("--only", help="name in profile.toml; may be repeated")] = None,
     directory: Annotated[Path | None, typer.Option("--directory", help="for files, instead of the usual one")] = None,
     at_speed: Annotated[bool, typer.Option("--at-speed", help="as fast as it was")] = False,
+    after: After = False,
 ) -> int:
     """Feed the documents of a file to the profile's callbacks and writers, without a running system."""
-    return _replay(settings_of(context), path, only, directory, at_speed=at_speed)
+    return _replay(settings_of(context), path, only, directory, at_speed=at_speed, after=after)
 
 
-def _replay(settings: Settings, path: Path, only: list[str] | None, directory: Path | None, *, at_speed: bool) -> int:
+def _replay(
+    settings: Settings, path: Path, only: list[str] | None, directory: Path | None, *, at_speed: bool, after: bool
+) -> int:
     made: Counter[str] = Counter()
 
     def take(product: Any) -> None:
@@ -162,9 +174,8 @@ def _replay(settings: Settings, path: Path, only: list[str] | None, directory: P
         if hasattr(product, "path"):
             typer.echo(f"{product.writer}: {product.path}")
 
-    runs = replay(
-        settings, upgraded(read_documents(path)), emit=take, only=only, directory=directory, at_speed=at_speed
-    )
+    documents, how = upgraded(read_documents(path)), {"at_speed": at_speed, "outward": after}
+    runs = replay(settings, documents, emit=take, only=only, directory=directory, **how)
     counts = ", ".join(f"{number} {name}" for name, number in sorted(made.items())) or "nothing"
     typer.echo(f"{len(runs)} runs: {counts}")
     return 0

@@ -9,8 +9,19 @@ import typer
 from bec_bluesky.client import Client
 from bec_bluesky.settings import Settings, load
 
-__all__ = ["Beamline", "Chosen", "DataDirectory", "ProfileDirectory", "RedisUrl", "choose", "connected", "settings_of"]
+__all__ = [
+    "After",
+    "Beamline",
+    "Chosen",
+    "DataDirectory",
+    "ProfileDirectory",
+    "RedisUrl",
+    "choose",
+    "connected",
+    "settings_of",
+]
 
+After = Annotated[bool, typer.Option("--after", help="also copy, move and command as `after` in profile.toml says")]
 DataDirectory = Annotated[Path | None, typer.Option("--data", help="data directory (BEC_BLUESKY_DATA_DIR)")]
 Beamline = Annotated[str | None, typer.Option("--beamline", help="name of the beamline (BEC_BLUESKY_BEAMLINE)")]
 RedisUrl = Annotated[str | None, typer.Option("--redis", help="URL of a Redis (BEC_BLUESKY_REDIS_URL)")]

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from bec_bluesky import plugins
-from bec_bluesky.cli._options import Beamline, DataDirectory, ProfileDirectory, settings_of
+from bec_bluesky.cli._options import After, Beamline, DataDirectory, ProfileDirectory, settings_of
 from bec_bluesky.documents import Document, read_documents, replay, upgraded
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.settings import Settings
@@ -36,6 +36,7 @@ def replay_files(
         list[str] | None, typer.Option("--writers", "-w", help="name in profile.toml; may be repeated")
     ] = None,
     speed: Annotated[Speed, typer.Option("--speed", help="as fast as can be, or as fast as it was")] = Speed.FULL,
+    after: After = False,
     data: DataDirectory = None,
     beamline: Beamline = None,
     profile: ProfileDirectory = None,
@@ -63,8 +64,8 @@ def replay_files(
         runs: list[str] = []
         for path in files:
             documents = upgraded(_documents(here, path))
-            is_original = speed is Speed.ORIGINAL
-            runs += replay(here, documents, emit=take, only=writers, directory=into, at_speed=is_original, offline=True)
+            how = {"at_speed": speed is Speed.ORIGINAL, "offline": True, "outward": after}
+            runs += replay(here, documents, emit=take, only=writers, directory=into, **how)
     counts = ", ".join(f"{number} {name}" for name, number in sorted(made.items())) or "nothing"
     typer.echo(f"{len(runs)} runs: {counts}")
     return 0

@@ -18,7 +18,7 @@ from bec_bluesky.documents._journal import DocumentJournal
 from bec_bluesky.documents._lost import is_lost, lost_stop
 from bec_bluesky.documents._mender import DocumentMender
 from bec_bluesky.documents._older import upgraded
-from bec_bluesky.documents._prefix import file_prefix
+from bec_bluesky.documents._prefix import file_prefix, metadata_word
 from bec_bluesky.documents._replay import replay
 from bec_bluesky.documents._retrieval import open_catalog
 from bec_bluesky.documents._runs import Run, Runs, timestamp
@@ -52,6 +52,7 @@ __all__ = [
     "find_catalog",
     "is_lost",
     "lost_stop",
+    "metadata_word",
     "open_catalog",
     "present_files",
     "publish_address",

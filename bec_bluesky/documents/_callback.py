@@ -56,6 +56,9 @@ class RunCallback:
     wants_points: ClassVar[bool] = False
     """Whether a document service gives it, by `take_point`, the points of its open runs."""
 
+    outward_options: ClassVar[frozenset[str]] = frozenset()
+    """Options by which it acts on more than its own files, as archives: a replay leaves them out unless asked."""
+
     owner: str = ""
     """Names the system and the entry of its profile for which this callback works; a document service sets it."""
 

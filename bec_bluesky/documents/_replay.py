@@ -10,6 +10,7 @@ from bec_bluesky.documents._callback import Document, Emit, RunCallback
 from bec_bluesky.documents._file_list import FileList
 from bec_bluesky.documents._host import make_callback, option_words, replaced
 from bec_bluesky.errors import RefusedError, choices
+from bec_bluesky.plugins import Hosted
 from bec_bluesky.settings import Settings
 
 __all__ = ["replay"]
@@ -27,15 +28,16 @@ def replay(
     directory: Path | None = None,
     at_speed: bool = False,
     offline: bool = False,
+    outward: bool = False,
     timeout: float = 60.0,
 ) -> list[str]:
     """Feed documents to the callbacks that `profile.toml` hosts (`only` those named); give the uids of the runs.
 
     `emit` gets what they make. `directory` takes the place of `{files_dir}`; files there are not among those of the
-    system's runs. `at_speed` keeps the time between
-    documents as it was. `offline` leaves out those that need a running system, unless `only` names them. Raises
-    RefusedError for a name that the profile does not have, and if a writer has not stored a run within `timeout`
-    seconds; errors of callbacks pass through.
+    system's runs. `at_speed` keeps the time between documents as it was. `offline` leaves out those that need a running
+    system, unless `only` names them. What follows a complete file (copies, a move, commands) is done only with
+    `outward`. Raises RefusedError for a name that the profile does not have, and if a writer has not stored a run
+    within `timeout` seconds; errors of callbacks pass through.
     """
     plugins.mount(settings)
     profile = plugins.read_profile(settings)
@@ -47,7 +49,7 @@ def replay(
     if directory is None:
         emit = FileList(settings.file_list).noting(emit)
     callbacks = [
-        make_callback(hosted, replaced(hosted.options, words), emit)
+        make_callback(hosted, replaced(_options(hosted, outward=outward), words), emit)
         for hosted in profile.hosted
         if only is None or hosted.name in only
     ]
@@ -59,6 +61,12 @@ def replay(
     finally:
         for callback in callbacks:
             callback.close()
+
+
+def _options(hosted: Hosted, *, outward: bool) -> dict[str, Any]:
+    """Give the options of the profile, without those that act on more than the callback's own files unless asked."""
+    left_out = () if outward else getattr(plugins.load_object(hosted.use), "outward_options", ())
+    return {name: value for name, value in hosted.options.items() if name not in left_out}
 
 
 def _feed(callbacks: list[RunCallback], documents: Iterable[tuple[str, Document]], *, at_speed: bool) -> list[str]:

@@ -172,17 +172,18 @@ class Run:
         format: str | None = None,  # noqa: A002  # the word people use
         *,
         prefix: str = "{uid}-",
+        options: Mapping[str, Any] | None = None,
     ) -> list[Path]:
         """Write the run to a file of documents (`run.jsonl`, `run.msgpack`), or with a format into a directory.
 
-        Formats are csv, jsonl, msgpack, nexus, nxsas, spec, and what `export_run` says. Gives the files. Raises
-        RefusedError for another format, FileExistsError rather than overwrite.
+        Formats are csv, jsonl, msgpack, nexus, nxcansas, nxsas, spec, and what `export_run` says; `options` are those
+        of the format. Gives the files. Raises RefusedError for another format, FileExistsError rather than overwrite.
         """
         path = Path(path)
         if format is None or (path.suffix and path.suffix == f".{format}"):
             write_documents(path, self.documents(), format)
             return [path]
-        return export_run(self._settings or load(), self.documents(), path, format, prefix=prefix)
+        return export_run(self._settings or load(), self.documents(), path, format, prefix=prefix, options=options)
 
     def _stream(self, name: str | None) -> Any:
         streams = self.streams

@@ -99,9 +99,12 @@ def test_a_run_that_was_never_closed_is_exported_and_says_so(
 
 
 def test_spec_and_other_formats_come_from_suitcases(settings: Settings, taken: Documents, tmp_path: Path) -> None:
-    (path,) = export_run(settings, taken, tmp_path, "spec", prefix="{scan_id:03d}")
+    taken[0][1]["user"] = "ada"
+    (path,) = export_run(settings, taken, tmp_path, "spec", prefix="{scan_id:03d}-")
     lines = path.read_text().splitlines()
     assert path.name == "001.spec"
+    assert any(line.startswith("#C ada  User = ada") for line in lines)
+    assert "owner" not in taken[0][1]
     assert any(line.startswith("#S 1 ascan motor -1 1 5") for line in lines)
     numbers = [line.split() for line in lines if line and line[0] in "-01"]
     assert [float(row[0]) for row in numbers] == [-1, -0.5, 0, 0.5, 1]
@@ -119,6 +122,30 @@ def test_a_missing_format_is_refused_with_what_there_is(settings: Settings, take
         export_run(settings, taken, tmp_path, "cvs")
     with pytest.raises(RefusedError, match="no start document"):
         export_run(settings, taken[1:], tmp_path, "csv")
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("cvs", {}),
+        ("csv", {"prefix": "{nothing}"}),
+        ("csv", {"options": {"bins": 3}}),
+        ("jsonl", {"options": {"bins": 3}}),
+        ("nxcansas", {}),
+    ],
+)
+def test_a_refused_export_leaves_no_directory(
+    settings: Settings, taken: Documents, tmp_path: Path, kind: str, asked: dict[str, Any]
+) -> None:
+    with pytest.raises(RefusedError):
+        export_run(settings, taken, tmp_path / "new" / "folder", kind, **asked)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_a_format_are_given_to_it(settings: Settings, taken: Documents, tmp_path: Path) -> None:
+    (path,) = export_run(settings, taken, tmp_path, "nxsas", options={"tree": {"entry": {"color": "red"}}})
+    with h5py.File(path) as file:
+        assert file["entry/color"].asstr()[()] == "red"
 
 
 def test_a_serializer_serves_a_run_router(taken: Documents, tmp_path: Path) -> None:
@@ -140,10 +167,14 @@ def test_a_serializer_serves_a_run_router(taken: Documents, tmp_path: Path) -> N
         ("{sample}", "_Fe_Ni_e"),
         ("../{plan_name}", "_scan"),
         ("{scan_id:05d}_", "00007_"),
+        ("{proposal}_{start[user]}_{beamline}_", "no_proposal_no_user_sim_"),
+        ("{user[name]}-", "no_user-"),
+        ("{institute}", "PSI-N-2"),
     ],
 )
 def test_a_prefix_never_leaves_the_directory(template: str, expected: str) -> None:
     start = {"uid": "u1", "scan_id": 7, "time": 1.7e9, "motors": ["x", "y"], "sample": "/Fe/Ni é", "plan_name": "scan"}
+    start |= {"user": "", "beamline": {"name": "sim"}, "institute": ["PSI", "N", "2"]}
     assert file_prefix(template, start) == expected
 
 

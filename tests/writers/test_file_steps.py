@@ -181,7 +181,7 @@ writer.owner = "here:nexus"
 if {point == "moved"}:
     writer._steps._moved = die
 else:
-    writer._steps._note_path = lambda job, old=writer._steps._note_path: old(job) if job.done == 0 else die()
+    writer._steps._note_path = lambda job, old=writer._steps._note_path: old(job) if not job.done else die()
 feed(writer, recorded([1.0, 2.0]))
 writer._steps.wait()
 """
@@ -319,6 +319,25 @@ writer._steps.wait()
     assert writer._steps.wait()
     (copy,) = there.iterdir()
     assert len(list(read_documents(copy))) == 5
+
+
+def test_after_a_change_of_the_profile_only_what_was_not_done_is_done(made: Made, tmp_path: Path) -> None:
+    first, blocked, log = tmp_path / "first", tmp_path / "blocked", tmp_path / "log"
+    blocked.write_text("a file where a folder should be")
+    append = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
+    note = {"command": [sys.executable, "-c", append, str(log), "x"]}
+    made.run(made.writer({"copy_to": str(first)}, note, {"copy_to": str(blocked), "attempts": 1}, note))
+    assert log.read_text() == "x"
+    shutil.rmtree(first)
+    blocked.unlink()
+    also = {"copy_to": str(tmp_path / "also")}
+    again = made.writer(also, {"copy_to": str(blocked), "attempts": 3}, note, {"copy_to": str(first)}, note)
+    again.tick()
+    assert again._steps.wait()
+    assert not first.exists(), "it was copied there"
+    assert [len(list((tmp_path / name).iterdir())) for name in ("also", "blocked")] == [1, 1]
+    assert log.read_text() == "xx"
+    assert not list((made.root / ".after").iterdir())
 
 
 def test_a_move_that_outlasts_its_writer_is_left_to_the_next_start(

@@ -2,7 +2,10 @@
 
 import hashlib
 import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,23 @@ def test_only_the_rows_of_the_run_are_shown(writer: NexusWriter, emitted: list[F
     assert emitted[0].problems == []
     with h5py.File(emitted[0].path) as file:
         assert file["entry/streams/primary/eiger"][:, 0, 0].tolist() == [1, 2]
+
+
+def test_the_points_of_a_run_are_counted_once_and_by_frames_if_it_has_no_events(
+    writer: NexusWriter, emitted: list[FileReady], root: Path
+) -> None:
+    write_frames(root / "a.h5", *range(5))
+    flown = with_files((root / "a.h5", [(1, 3), (3, 5)]))
+    feed(writer, [(name, doc) for name, doc in flown if name != "event"])
+    again = recorded([1.0, 2.0, 2.5, 3.0], num_points=8)
+    for (_, event), number in zip(again[2:6], (1, 2, 2, 3), strict=True):  # after a pause
+        event["seq_num"] = number
+    feed(writer, again)
+    found = []
+    for ready in emitted:
+        with h5py.File(ready.path) as file:
+            found.append(file["entry/run/num_points_measured"][()])
+    assert found == [4, 3]
 
 
 def test_a_file_that_is_gone_leaves_its_place_empty(
@@ -169,6 +189,80 @@ def test_a_run_of_long_ago_waits_for_nothing(root: Path, emitted: list[Any]) -> 
     assert emitted[0].problems == [f"primary/eiger: the file {root}/never.h5 is not there"]
 
 
+WRITE_FRAMES = """
+import os, signal, sys, h5py
+file = h5py.File(sys.argv[1], "w", libver="latest")
+frames = file.create_dataset("frames", (2, 4, 3), "u2", maxshape=(None, 4, 3), chunks=(1, 4, 3))
+file.swmr_mode = True
+frames[:] = 7
+frames.flush()
+print("written", flush=True)
+sys.stdin.read()
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+file.close()
+"""
+
+
+@pytest.fixture
+def detector(root: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """A process that has written two frames, and closes its file, or is killed, with the end of its input."""
+    root.mkdir()
+    command = [sys.executable, "-c", WRITE_FRAMES, str(root / "a.h5"), request.param]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        yield process
+
+
+@pytest.mark.parametrize("detector", ["closed"], indirect=True)
+def test_a_detector_that_is_unstaged_after_the_run_is_awaited(
+    detector: subprocess.Popen[str], root: Path, emitted: list[Any]
+) -> None:
+    writer = NexusWriter(directory=root, emit=emitted.append, wait_for_files=60)
+    writer.tick()
+    feed(writer, with_files((root / "a.h5", [(0, 2)])))
+    writer.tick()
+    assert emitted == []
+    detector.communicate(timeout=30)
+    writer.tick()
+    tick_until(writer, emitted)
+    assert emitted[0].problems == []
+    assert len(emitted) == 1
+
+
+@pytest.mark.parametrize("detector", ["killed"], indirect=True)
+def test_a_file_that_a_killed_detector_left_open_is_told_with_what_to_do(
+    detector: subprocess.Popen[str], root: Path, emitted: list[Any]
+) -> None:
+    detector.communicate(timeout=30)
+    writer = NexusWriter(directory=root, emit=emitted.append, wait_for_files=0.2)
+    writer.tick()
+    feed(writer, with_files((root / "a.h5", [(0, 2)])))
+    tick_until(writer, emitted)
+    ready, alarm = emitted
+    (problem,) = ready.problems
+    assert problem.startswith(f"{root / 'a.h5'} is still open for writing, or its writer was killed")
+    assert f"`h5clear -s {root / 'a.h5'}`" in problem
+    assert problem in alarm.text
+    with h5py.File(ready.path) as file:
+        assert file["entry/run/problems"].asstr()[()].tolist() == [problem]
+    with pytest.raises(OSError, match="already open for write"), h5py.File(root / "a.h5") as file:
+        pass
+    with h5py.File(ready.path, swmr=True) as file:  # as it says
+        assert file["entry/streams/primary/eiger"][:, 0, 0].tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("detector", ["closed"], indirect=True)
+def test_a_bare_engine_which_unstages_after_the_stop_document_waits_for_nothing(
+    detector: subprocess.Popen[str], root: Path, emitted: list[Any]
+) -> None:
+    writer = NexusWriter(directory=root, emit=emitted.append, wait_for_files=600)
+    feed(writer, with_files((root / "a.h5", [(0, 2)])))
+    assert emitted[0].problems == []
+    detector.communicate(timeout=30)
+
+
 def test_checksums_of_detector_files_are_written_when_asked_for(root: Path, emitted: list[Any]) -> None:
     writer = NexusWriter(directory=root, emit=emitted.append, file_checksums=True)
     write_frames(root / "a.h5", 1, 2)
@@ -192,7 +286,7 @@ def test_results_of_analyses_are_in_the_file(
     writer = NexusWriter(directory=root, emit=emitted.append)
     peaks = PeakAnalysis(emit=lambda product: writer.take_result(product))  # type: ignore[arg-type]
     documents = run(run_engine, bp.scan([gauss], motor, -3, 3, 31), peaks, writer, title="a peak")
-    with h5py.File(emitted[0].path) as file:
+    with h5py.File(emitted[-1].path) as file:  # it may have been growing before
         (result,) = file["entry/results"].values()
         assert result.attrs["NX_class"] == "NXprocess"
         assert result["program"].asstr()[()] == "peaks"

@@ -106,6 +106,9 @@ def test_an_incomplete_grid_has_nan_where_nothing_was_measured(
         assert measured.tolist() == [[True] * 4, [False, False, False, True], [False] * 4]
         np.testing.assert_allclose(data["y"][()], [0, 1, 2])
         assert file["entry/run/exit_status"].asstr()[()] == "abort"
+        assert file["entry/run/num_points_measured"][()] == 5
+        assert file["entry/run/num_points_planned"][()] == 12
+        assert "num_points" not in file["entry/run"]
 
 
 def test_a_count_is_plotted_over_time(

@@ -2,6 +2,8 @@
 
 import json
 import math
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import bluesky.plans as bp
@@ -16,6 +18,8 @@ from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss, SynSignal
 
 from bec_bluesky.documents import FileReady
+from writers._nexus_column import GrowingDataset
+from writers._tiled_column import Column
 from writers.nexus import NexusWriter, read_documents
 
 
@@ -39,6 +43,29 @@ def test_nan_and_numpy_are_kept_in_documents(writer: NexusWriter, emitted: list[
     assert found[0][1]["note"] == [0, 1, 2]
     with h5py.File(emitted[0].path) as file:
         np.testing.assert_array_equal(file["entry/streams/primary/x"], [math.nan, 2.5, 0.5, -math.inf])
+
+
+@pytest.mark.parametrize("last", [np.full((256, 1024), 0.5), np.zeros((2, 2), np.uint8)])
+def test_a_column_of_frames_that_changes_its_type_is_never_in_memory_as_a_whole(
+    tmp_path: Path, last: np.ndarray
+) -> None:
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        column = GrowingDataset(file, "x", Column("array"), {"units": "counts"})
+        for number in range(60):
+            column.append([np.full((256, 1024), number, np.uint8)])
+        file.flush()
+        tracemalloc.start()
+        column.append([last])
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 40e6, "the frames are 16 MB, as lists 130 MB and as floats 130 MB"
+        stored = file["x"]
+        assert stored.attrs["units"] == "counts"
+        assert len(stored) == 61
+        for number in (0, 30, 59):
+            frame = json.loads(stored[number]) if "encoding" in stored.attrs else stored[number]
+            assert np.array_equal(frame, np.full((256, 1024), number))
+        assert stored.dtype == np.float64 or json.loads(stored[60]) == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Small-angle scattering runs as NXsas files: valid, readable by pyFAI, complete after a kill."""
 
+import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -202,6 +204,24 @@ def test_frames_of_older_resources_are_linked_in_the_order_of_events(tmp_path: P
     documents.append(("stop", {"uid": "s", "run_start": "old", "time": 1.5e9 + 2, "exit_status": "success"}))
     with h5py.File(only(export(documents, tmp_path, "run"))) as file:
         assert file["entry/data/data"][:, 0, 0].tolist() == [0, 12, 48, 60]
+
+
+def test_where_there_are_no_hard_links_the_file_gets_its_name_and_takes_no_other(
+    scanned: Documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = only(export(scanned, tmp_path / "raw", "run"))
+    with h5py.File(path) as file:
+        assert file["entry/data/data"].shape == (3, 240, 320)
+    late = Serializer(tmp_path / "raw", "other")
+    late(*scanned[0])
+    (tmp_path / "raw" / "other.h5").write_text("came meanwhile")
+    with pytest.raises(FileExistsError):
+        late(*scanned[-1])
+    assert (tmp_path / "raw" / "other.h5").read_text() == "came meanwhile"
 
 
 def test_a_file_that_is_missing_or_short_is_said(scanned: Documents, tmp_path: Path) -> None:
