@@ -4,13 +4,12 @@ import contextlib
 import glob
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 
 import h5py
 
-from bec_bluesky.documents import Document
+from bec_bluesky.documents import Document, LineFile
 from bec_bluesky.errors import SettingsError
 from writers._disk import check_space, publish
 from writers._nexus_template import FileTemplate, file_word
@@ -158,49 +157,23 @@ class FileIndex:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._path = root / _INDEX
+        self._lines = LineFile(root / _INDEX)
         self._paths: dict[str, Path] = {}
-        self._read_to = 0
 
     def add(self, run_uid: str, path: Path) -> None:
         """Remember a file; one that could not be noted on the disk is known to this process only."""
         self._paths[run_uid] = path
-        try:
-            self._append(run_uid, path)
-        except OSError as error:
-            _log.warning("%s cannot be written: %s", self._path, error, extra={"run": run_uid})
-
-    def _append(self, run_uid: str, path: Path) -> None:
         place = path.relative_to(self._root) if path.is_relative_to(self._root) else path  # moved elsewhere
-        line = json.dumps({"uid": run_uid, "path": str(place)}) + "\n"
-        if not self._is_whole():
-            line = "\n" + line  # a kill tore the last line
-        descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
         try:
-            os.write(descriptor, line.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            self._lines.append(json.dumps({"uid": run_uid, "path": str(place)}).encode())
+        except OSError as error:
+            _log.warning("%s cannot be written: %s", self._lines.path, error, extra={"run": run_uid})
 
     def find(self, run_uid: str) -> Path | None:
         """Give the file of a run; None if there is none, or not any more."""
-        self._read()
+        for line in self._lines.new_lines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                self._paths[str(entry["uid"])] = self._root / entry["path"]
         path = self._paths.get(run_uid)
         return path if path is not None and path.is_file() else None
-
-    def _is_whole(self) -> bool:
-        with contextlib.suppress(OSError), self._path.open("rb") as lines:
-            lines.seek(-1, os.SEEK_END)
-            return lines.read(1) == b"\n"
-        return True
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError), self._path.open("rb") as lines:
-            lines.seek(self._read_to)
-            for line in lines:
-                if not line.endswith(b"\n"):  # another process is writing it
-                    break
-                self._read_to += len(line)
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    entry = json.loads(line)
-                    self._paths[str(entry["uid"])] = self._root / entry["path"]

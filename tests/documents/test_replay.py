@@ -37,7 +37,7 @@ def test_what_follows_a_file_is_done_in_a_replay_only_if_asked(
     settings: Settings, tmp_path: Path, outward: bool
 ) -> None:
     made: list[Any] = []
-    documents = [*recorded([1.0, 2.0]), *recorded([3.0])]
+    documents = [*recorded([1.0, 2.0]), *recorded([3.0], scan_id=2)]
     runs = replay(settings, documents, emit=made.append, directory=tmp_path / "files", outward=outward)
     assert len(runs) == 2
     files = [Path(each.path) for each in made if isinstance(each, FileReady)]
