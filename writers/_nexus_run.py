@@ -40,8 +40,6 @@ _CACHE_BYTES = 64 * 2**10
 """Chunks of each dataset in memory: a few, since they are written in order; HDF5's own 8 MB fill as a run grows."""
 _FLUSH_EVERY = 1.0
 """Seconds."""
-_UNSTAGED = 10.0
-"""Seconds after a run's end by which detectors have closed their files, if nobody waits for them."""
 _RESULTS_SETTLE = 0.05
 """Seconds without another result, after which the final ones are taken for all."""
 _RESUMED = "an earlier attempt to write this run was cut short; all that is known of it was written again"
@@ -130,13 +128,14 @@ class RunFile:
         else:
             self.flush_if_due()
 
-    def has_late_files(self, patience: float, *, until_closed: bool) -> bool:
+    def has_late_files(self, patience: float, *, until_closed: float) -> bool:
         """Tell whether a detector's file is awaited still: until so many seconds after the run's end.
 
-        `until_closed`: also if it is complete, but open for writing, since detectors are unstaged after the end.
+        `until_closed`, fewer seconds, is for one that is complete, but open for writing: detectors are unstaged after
+        the end.
         """
-        is_early = self._time_since_end < patience
-        return is_early and self._external.is_late(self._streams, until_closed=until_closed)
+        since = self._time_since_end
+        return since < patience and self._external.is_late(self._streams, until_closed=since < until_closed)
 
     def has_late_results(self, patience: float) -> bool:
         """Tell whether results of analyses are awaited still: scans have some soon after their end."""
@@ -160,13 +159,13 @@ class RunFile:
         since = time.time() - seconds((self._stop or {}).get("time"))
         return max(since, time.monotonic() - self._ended)
 
-    def complete(self, patience: float) -> None:
+    def complete(self, until_closed: float) -> None:
         """Write what is left to say of the run, and close the part file; raises SettingsError if that fails.
 
-        `patience` is the time, in seconds after the run's end, by which detectors have closed their files.
+        `until_closed` is the time, in seconds after the run's end, by which detectors have closed their files.
         """
         assert self._stop is not None
-        self._says_open = self._time_since_end >= (patience or _UNSTAGED)
+        self._says_open = self._time_since_end >= until_closed
         with self._writing():
             self._finish(self._stop)
 

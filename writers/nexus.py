@@ -1,6 +1,7 @@
 """Writes each run into a NeXus/HDF5 file of its own, which opens with a plot."""
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -54,9 +55,10 @@ class NexusWriter(RunCallback):
     that they hint at, or that belongs to a label in `device_file` (motors, detectors, monitors, sources, slits,
     mirrors, sensors …), or that their part in the run tells.
 
-    Files of detectors that are not complete or not closed when the run ends are awaited for `wait_for_files` seconds,
-    in a document service without holding up other runs; with `file_checksums` their SHA-256 is written, too. What
-    hosted analyses find is awaited for `wait_for_results` seconds after a scan.
+    Files of detectors that are not complete when the run ends are awaited for `wait_for_files` seconds, in a document
+    service without holding up other runs, and there those that are still open for writing for `wait_until_closed`
+    seconds; with `file_checksums` their SHA-256 is written, too. What hosted analyses find is awaited for
+    `wait_for_results` seconds after a scan.
 
     `layouts` add to the tree at the run's end, in this order: paths of YAML files (`writers/example_layout.yaml`) or
     functions `module:function` that take a `LayoutRun` (`writers/example_layout.py`). One that fails is told, and
@@ -85,6 +87,7 @@ class NexusWriter(RunCallback):
         classes: dict[str, str] | None = None,
         device_file: str | Path | None = None,
         wait_for_files: float = 10.0,
+        wait_until_closed: float = 3.0,
         wait_for_results: float = 0.2,
         file_checksums: bool = False,
         layouts: Iterable[str] = (),
@@ -99,6 +102,7 @@ class NexusWriter(RunCallback):
         self._min_free = min_free
         self._classes = DeviceClasses(classes, device_file)
         self._wait_for_files = wait_for_files
+        self._wait_until_closed = min(wait_until_closed, wait_for_files)
         self._wait_for_results = wait_for_results
         self._file_checksums = file_checksums
         self._room = Room(self._root, warn_free)
@@ -253,13 +257,13 @@ class NexusWriter(RunCallback):
                 del self._ending[str(file.start["uid"])]
                 self._publish(file)
             return
-        while file.has_late_files(self._wait_for_files, until_closed=False):  # a bare engine unstages after this
+        while file.has_late_files(self._wait_for_files, until_closed=0.0):  # a bare engine unstages after this
             time.sleep(_LOOK_EVERY)
         self._publish(file)
 
     def _is_awaited(self, file: RunFile) -> bool:
         return file.has_late_results(self._wait_for_results) or file.has_late_files(
-            self._wait_for_files, until_closed=True
+            self._wait_for_files, until_closed=self._wait_until_closed
         )
 
     def _complete_due(self) -> None:
@@ -292,7 +296,7 @@ class NexusWriter(RunCallback):
     def _publish(self, file: RunFile) -> None:
         """Complete a file, give it its name, and announce it with its checksum, soon if that takes a while."""
         try:
-            file.complete(self._wait_for_files)
+            file.complete(self._wait_until_closed if self._is_ticked else math.inf)
             path = file.place.publish()
         finally:
             file.end_follow()

@@ -219,7 +219,7 @@ def detector(root: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.
 def test_a_detector_that_is_unstaged_after_the_run_is_awaited(
     detector: subprocess.Popen[str], root: Path, emitted: list[Any]
 ) -> None:
-    writer = NexusWriter(directory=root, emit=emitted.append, wait_for_files=60)
+    writer = NexusWriter(directory=root, emit=emitted.append, wait_for_files=60, wait_until_closed=60)
     writer.tick()
     feed(writer, with_files((root / "a.h5", [(0, 2)])))
     writer.tick()
