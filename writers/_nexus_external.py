@@ -126,7 +126,7 @@ class ExternalFiles:
         frames.extend(datum)
 
     def is_late(self, streams: Mapping[str, StreamTable], *, until_closed: bool) -> bool:
-        """Tell whether a file is not there yet, has fewer frames than promised, or, `until_closed`, is open for writing."""
+        """Tell whether a file is not there yet, lacks promised frames, or, `until_closed`, is open for writing."""
         for frames in self:
             if not frames.is_hdf5:
                 continue
