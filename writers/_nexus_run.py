@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -319,8 +320,11 @@ class RunFile:
         numbers = order[0].seq_nums()
         numbers.sort()
         points = int(np.count_nonzero(numbers[1:] != numbers[:-1])) + min(1, len(numbers))
-        frames = [each.frames - (each.first or 0) for each in self._external if each.stream == order[0].name]
-        write_value(group_in(self._entry, "run"), "num_points_measured", points or max(frames, default=0))
+        frames: Counter[str] = Counter()  # by data key, which may have several files
+        for each in self._external:
+            if each.stream == order[0].name:
+                frames[each.key] += each.frames - (each.first or 0)
+        write_value(group_in(self._entry, "run"), "num_points_measured", points or max(frames.values(), default=0))
 
     def _write_links(self) -> None:
         if self._external:

@@ -62,6 +62,10 @@ class Integration:
 
     def __post_init__(self) -> None:
         """Raise RefusedError for what makes no sense."""
+        for name, kind in (("bins", int), ("polarization", int | float)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise RefusedError(f"{name} is a number, not {value!r}", "bad_option")
         if self.units not in _Q_UNITS:
             raise RefusedError(f"no units {self.units!r} of Q: {choices(self.units, _Q_UNITS)}", "bad_option")
         if self.bins is not None and not 1 <= self.bins <= 1_000_000:
@@ -223,7 +227,7 @@ def _radius(poni: Mapping[str, Any], shape: tuple[int, ...]) -> int:
 
 
 def _dataset(bluesky: h5py.Group, name: str, place: str) -> h5py.Dataset:
-    path = place.removeprefix("#bluesky/") if place.startswith("#") else f"events/primary/data/{place}"
+    path = place.removeprefix("#bluesky/") if str(place).startswith("#") else f"events/primary/data/{place}"
     found = find(bluesky, path)
     if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "iuf":
         raise RefusedError(f"{name} = {place!r} names no numbers in this run", "no_curve")

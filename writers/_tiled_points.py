@@ -138,8 +138,9 @@ class RunPoints:
         """Append what has come, if it is time."""
         if len(self._indices) == self._written or time.monotonic() < self._next:
             return
-        if self._written < self._first:
+        if self._written < self._first:  # of another stream
             self.withdraw(server, run_uid)
+            self._data_keys, self._columns = {}, {}
         begin, end = max(self._first, self._written), len(self._indices)
         self._write(server, run, run_uid, range(begin, end), range(self._first, end))
         self._written = end
@@ -201,7 +202,7 @@ class RunPoints:
         """Note the data keys that are new, and tell whether there were any."""
         before = len(self._data_keys)
         for row in rows:
-            for key in row["data"].keys() - self._data_keys.keys():
+            for key in [key for key in row["data"] if key not in self._data_keys]:
                 units = self._facts["units"].get(key)
                 self._data_keys[key] = _data_key(row["data"][key]) | ({"units": units} if units else {})
         return len(self._data_keys) > before
@@ -237,7 +238,7 @@ class RunPoints:
     def _drop(self, server: TiledServer, run_uid: str) -> None:
         if self._tables is not None:
             self._columns = self._tables.columns
-        server.delete(f"{run_uid}/{self.name}")
+        server.delete(run_uid, self.name)
         self._tables = None
 
 

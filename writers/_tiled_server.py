@@ -3,12 +3,13 @@
 import json
 import time
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 import httpx
 
 from bec_bluesky.documents import api_uri, is_lost, lost_stop
 
-__all__ = ["ServerAbsent", "TiledServer"]
+__all__ = ["ServerAbsent", "TiledServer", "is_key"]
 
 _TIMEOUT = httpx.Timeout(10.0, connect=2.0)
 _NOT_NOW = (502, 503, 504)
@@ -116,14 +117,17 @@ class TiledServer:
         answer.raise_for_status()
         return answer.json()["data"]["attributes"]["metadata"]
 
-    def delete(self, run_uid: str) -> None:
-        """Delete a run with its tables and arrays; files that detectors wrote stay."""
-        answer = self._request("DELETE", run_uid, {"recursive": True, "external_only": False})
+    def delete(self, run_uid: str, stream: str = "") -> None:
+        """Delete a run, or one of its streams, with tables and arrays; files that detectors wrote stay."""
+        answer = self._request("DELETE", run_uid, {"recursive": True, "external_only": False}, stream)
         if answer.status_code != httpx.codes.NOT_FOUND:
             answer.raise_for_status()
 
-    def _request(self, method: str, run_uid: str, parameters: dict[str, Any]) -> httpx.Response:
-        return self._ask(method, f"metadata/{run_uid}", parameters)
+    def _request(self, method: str, run_uid: str, parameters: dict[str, Any], stream: str = "") -> httpx.Response:
+        if not is_key(run_uid):  # never another run's address, least of all to delete
+            raise ValueError(f"{run_uid!r} is no key of the catalogue")
+        path = "/".join(quote(each, safe="") for each in ("metadata", run_uid, stream) if each)
+        return self._ask(method, path, parameters)
 
     def _ask(self, method: str, path: str, parameters: dict[str, Any]) -> httpx.Response:
         try:
@@ -139,3 +143,8 @@ class TiledServer:
         self._http.close()
         if self.client is not None:
             self.client.context.http_client.close()
+
+
+def is_key(run_uid: str) -> bool:
+    """Tell whether a uid addresses one run of the catalogue, and nothing below or beside it."""
+    return run_uid not in ("", ".", "..") and "/" not in run_uid

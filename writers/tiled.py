@@ -24,7 +24,7 @@ from bec_bluesky.documents import (
 )
 from bec_bluesky.errors import BecBlueskyError, SettingsError
 from writers._tiled_pending import PendingRun, catalogued
-from writers._tiled_server import ServerAbsent, TiledServer
+from writers._tiled_server import ServerAbsent, TiledServer, is_key
 
 __all__ = ["RunNotTakenError", "TiledWriter"]
 
@@ -111,6 +111,8 @@ class TiledWriter(RunCallback):
     def open_run(self, start: Document) -> RunSink | None:
         """Take a run, unless all its documents are here already."""
         uid = str(start["uid"])
+        if not is_key(uid):
+            raise RunNotTakenError(f"{uid!r} cannot be the key of a run in the catalogue: import it under another uid")
         with self._lock:
             known = self._waiting.get(uid)
             if uid in self._written or (known is not None and known.is_sealed):
@@ -133,7 +135,7 @@ class TiledWriter(RunCallback):
         with self._lock:
             if run_uid in self._written:
                 return True
-            if run_uid in self._waiting:
+            if run_uid in self._waiting or not is_key(run_uid):
                 return False
         try:
             with contextlib.closing(self._find_server()) as server:
@@ -318,18 +320,28 @@ class TiledWriter(RunCallback):
                 with self._lock:
                     self._left = found - self._waiting.keys() - self._written.keys()
             for uid in list(self._to_close):
-                server.allow(_CLOSING)
-                if server.close_lost(uid):
-                    self.emit(catalogued(server.uri, uid, server.scan_id(uid)))
-                self._to_close.discard(uid)
+                self._close_left(server, uid)
         except (ServerAbsent, httpx.TransportError) as error:
             self._lose_server(error)
             return False
         except Exception as error:  # noqa: BLE001  # whatever a server of somebody else's makes of it
-            _log.warning("runs that were left open in the catalogue stay so: %s", error, exc_info=error)
-            self._left = self._left or set()
-            self._to_close.clear()
+            _log.warning("it is not known which runs were left open in the catalogue: %s", error, exc_info=error)
+            self._left = set()
         return True
+
+    def _close_left(self, server: TiledServer, uid: str) -> None:
+        """Close one of the lost runs; if the server goes away, ServerAbsent passes, and it is tried again."""
+        server.allow(_CLOSING)
+        try:
+            if server.close_lost(uid):
+                self.emit(catalogued(server.uri, uid, server.scan_id(uid)))
+        except (ServerAbsent, httpx.TransportError):
+            raise
+        except Exception as error:  # noqa: BLE001  # as above
+            text = f"a run whose documents are lost stays open in the catalogue: {type(error).__name__}: {error}"
+            _log.warning(text, exc_info=error, extra={"run": uid})
+            self.emit(RunProblem(run_uid=uid, source="tiled", text=text))
+        self._to_close.discard(uid)
 
     def _find_server(self) -> TiledServer:
         if self._uri:
@@ -364,8 +376,10 @@ class TiledWriter(RunCallback):
         self._forget(run)
 
     def _finish(self, run: PendingRun, server: TiledServer) -> None:
-        if run.is_without_points:
+        if run.is_without_points and self._is_bundled and self.owner:
             self._is_bundled = False
+            text = "no points of this run came, and they are not waited for again before some come of another run"
+            self.emit(RunProblem(run_uid=run.uid, source="tiled", text=text, level="info"))
         if run.problem:
             self.emit(RunProblem(run_uid=run.uid, source="tiled", text=run.problem))
         self.emit(run.product(server.uri))

@@ -74,7 +74,7 @@ async def _translated(address: Address) -> AsyncIterator[None]:
     except BusError:  # the plain connection has said it
         raise
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-        raise BusError(f"no answer from Redis at {address}: {error or 'time is up'}") from error
+        raise BusError(f"no answer from Redis at {address}: {str(error) or 'time is up'}") from error
     except RedisError as error:
         raise BusError(f"Redis at {address} refused: {error}") from error
 
@@ -162,7 +162,7 @@ class Bus:
     async def append_at(
         self, channel: Channel, number: int, *messages: Any, latest: Channel | None = None, **words: str
     ) -> int:
-        """Append as entries `<number>-0` and those that follow, all at once or none, so that repeating it is harmless.
+        """Append as entries `<number>-0` and those that follow, in one go, so that repeating it is harmless.
 
         The last of them becomes the value of `latest` in the same go. Gives how many were not there yet; raises
         StreamGapError, once all others are written, if other entries took the places of some.
@@ -343,7 +343,10 @@ class Bus:
             except BaseException:
                 wire.close()  # its reply may still come
                 raise
-        self._wires.append(wire)
+        if self._redis is None:  # the bus was closed meanwhile
+            wire.close()
+        else:
+            self._wires.append(wire)
         return reply
 
     # ── fan-out ──

@@ -62,7 +62,10 @@ class Wire(asyncio.Protocol):
                     await wire.call("SELECT", str(address.database))
         except (OSError, TimeoutError) as error:
             wire.close()
-            raise BusError(f"no Redis at {address}: {error or 'no answer'}") from error
+            raise BusError(f"no Redis at {address}: {str(error) or 'no answer'}") from error
+        except BaseException:  # cancelled, or given up by a timeout around this one
+            wire.close()
+            raise
         return wire
 
     @property

@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 from bec_bluesky.cli._options import connected, settings_of
+from bec_bluesky.client import Client
 from bec_bluesky.messages.common import Alarm
 
 __all__ = ["alarms"]
@@ -26,14 +27,19 @@ def alarms(
 ) -> int:
     """Show what services want people to know, newest last."""
     with connected(settings_of(context)) as client:
-        shown = [alarm for alarm in client.alarms(_AT_ONCE) if (alarm.run or "").startswith(run)][:limit][::-1]
-        _print(shown, as_json=as_json)
+        seen = _of_run(client, run)
+        _print(seen[-limit:], as_json=as_json)
         while follow:
             time.sleep(_LOOK_AGAIN)
-            came = [alarm for alarm in client.alarms(_AT_ONCE) if (alarm.run or "").startswith(run)][::-1]
-            _print([alarm for alarm in came if alarm not in shown], as_json=as_json)
-            shown = came or shown
+            there = _of_run(client, run)
+            _print([alarm for alarm in there if alarm not in seen], as_json=as_json)
+            seen = there or seen
     return 0
+
+
+def _of_run(client: Client, run: str) -> list[Alarm]:
+    """Give the alarms that are kept, of all runs or of one, oldest first."""
+    return [alarm for alarm in client.alarms(_AT_ONCE) if (alarm.run or "").startswith(run)][::-1]
 
 
 def _print(alarms: list[Alarm], *, as_json: bool) -> None:

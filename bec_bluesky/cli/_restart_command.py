@@ -25,20 +25,26 @@ _RUNS_DEPEND_ON = ("scan_server", "device_server")
 def restart(
     context: typer.Context,
     names: Annotated[list[str], typer.Argument(help="as `bec-bluesky status` lists them", metavar="SERVICE…")],
-    now: Annotated[bool, typer.Option("--now", help="also while a plan runs that it ends or holds")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="also what hangs, or while a plan runs that this ends or holds")
+    ] = False,
 ) -> int:
     """End services of the running system and wait until they run again.
 
-    Writers take up what they have not written. The scan server and device servers are refused while a plan runs.
+    Writers take up what they have not written. The scan server, device servers and companions are refused while a plan
+    runs.
     """
     settings = settings_of(context)
     record = _record(settings)
     for name in names:
         if name not in record.processes:
             raise RefusedError(f"no service {name!r} was started by `up`: {choices(name, record.processes)}", "unknown")
-        running = "" if now or not name.startswith(_RUNS_DEPEND_ON) else _running(settings)
+        if not now and not _is_ready(settings, record, name):
+            raise RefusedError(f"{name} has just been started, or hangs: wait, or say --now", "not_ready")
+        is_needed = name.startswith(_RUNS_DEPEND_ON) or name not in record.services  # companions: IOCs, say
+        running = _running(settings) if is_needed and not now else ""
         if running:
-            raise RefusedError(f"{running}, and needs {name}: wait, stop it, or say --now", "busy")
+            raise RefusedError(f"{running}, and may need {name}: wait, stop it, or say --now", "busy")
     for name in names:
         _restart(settings, record, name)
     return 0
@@ -77,10 +83,13 @@ def _restart(settings: Settings, record: Record, name: str) -> None:
 def _is_back(settings: Settings, name: str, before: Identity) -> bool:
     record = _record(settings)
     process = record.processes.get(name)
-    if process is None or process == before or not process.is_alive:
-        return False
+    is_new = process is not None and process != before and process.is_alive
+    return is_new and _is_ready(settings, record, name)
+
+
+def _is_ready(settings: Settings, record: Record, name: str) -> bool:
     if name not in record.services:
         return True  # a companion has no heartbeat
     with connected(settings) as client:
         beats = client.services.values()
-    return any(beat.pid == process.pid and beat.state in ("running", "degraded") for beat in beats)
+    return any(beat.pid == record.processes[name].pid and beat.state in ("running", "degraded") for beat in beats)

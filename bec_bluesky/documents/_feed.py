@@ -43,16 +43,16 @@ _LOOK_EVERY = 5.0
 class _Run:
     """A run that is being fed."""
 
-    opened_at: str
-    """Id of its RunOpened in the stream of runs."""
+    opened_at: str | None
+    """Id of its RunOpened in the stream of runs; None of one that an earlier process gave up on."""
     last: int = 0
     """Number of the last document that was fed."""
     is_sealed: bool = False
     """Whether its stop document was fed."""
     failure: str = ""
     """Why the callback gave up on it."""
-    is_again: bool = False
-    """Whether an earlier process gave up on it."""
+    is_incomplete: bool = False
+    """Whether documents of it are missing, so that feeding it again is of no use."""
     last_products: dict[str, str] = field(default_factory=dict)
     """{channel: id of the last point or result that was given}"""
 
@@ -186,22 +186,25 @@ class Feed:
     async def _begin(self, uid: str, run: _Run) -> None:
         """Feed a run, unless the sink has it."""
         if await self._bus.field(STORED, self.name, run=uid) is not None:
+            await self._given_up.drop(uid)
             await self._let_go(uid)
             return
         if await self._in_thread(self._callback.holds, uid):
-            await self._announce_again(uid, run.opened_at)
+            await self._announce_again(uid, run.opened_at or "0-0")
             await self._mark_stored(uid)
             return
         self._runs[uid] = run
 
     async def _feed_again(self) -> None:
         """Take up the next of the runs that an earlier process gave up on, when the one before is through."""
-        if any(run.is_again for run in self._runs.values()) or (uid := self._given_up.next()) is None:
+        uid = self._given_up.next
+        if uid is None or any(run.opened_at is None for run in self._runs.values()):
             return
         if not await self._has_documents(uid):
             await self._given_up.drop(uid)
         elif uid not in self._runs:
-            await self._begin(uid, _Run(opened_at=self._cursor, is_again=True))
+            await self._begin(uid, _Run(opened_at=None))
+        self._given_up.passed()
 
     async def _forget_if_gone(self, uid: str) -> None:
         """Wait no longer for documents of a run that was closed and whose documents have expired since."""
@@ -291,7 +294,7 @@ class Feed:
         files = {(product.writer, product.path) for product in products if isinstance(product, FileReady)}
         if files and not files <= await self._announced(uid, opened_at):
             for product in products:
-                self._publisher.emit(product)
+                self._callback.emit(product)
             await self._publisher.drained()
 
     async def _announced(self, uid: str, after: str) -> set[tuple[str, str]]:
@@ -312,6 +315,7 @@ class Feed:
             return
         for expected, number in enumerate(numbers, first):
             if number != expected:  # a compare-and-append publisher makes no gaps: somebody deleted entries
+                run.is_incomplete = True
                 await self._lose(uid, f"documents {expected} to {number - 1} are missing on Redis")
                 return
         await self._take(uid, [(fields[b"n"].decode(), unpack(fields[b"d"])) for _, fields in batch])
@@ -357,7 +361,7 @@ class Feed:
         if not run.failure:
             await self._publisher.drained()
             await self._mark_stored(uid)
-        elif self.name in self._required:
+        elif self.name in self._required and not run.is_incomplete:
             await self._given_up.add(uid, run.failure)
         await self._forget(uid)
 
@@ -381,7 +385,8 @@ class Feed:
 
     async def _save_cursor(self) -> None:
         """Keep the place in the stream of runs before which everything is done."""
-        oldest = min((run.opened_at for run in self._runs.values()), key=_order, default=None)
+        opened = [run.opened_at for run in self._runs.values() if run.opened_at is not None]
+        oldest = min(opened, key=_order, default=None)
         await self._bus.put_raw_field(CURSORS, self.name, self._cursor if oldest is None else _before(oldest))
 
     async def _tick_often(self) -> None:

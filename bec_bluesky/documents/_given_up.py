@@ -28,9 +28,14 @@ class GivenUp:
         self._again = deque(sorted(self._runs))
         self._tell(len(self._runs))
 
+    @property
     def next(self) -> str | None:
-        """Give a run to be fed once more; each once, one after the other: there may be a night's worth of them."""
-        return self._again.popleft() if self._again else None
+        """The run to be fed once more, until it is passed: one at a time, there may be a night's worth of them."""
+        return self._again[0] if self._again else None
+
+    def passed(self) -> None:
+        """Go on to the next one."""
+        self._again.popleft()
 
     async def add(self, run: str, reason: str) -> None:
         """Note a run, with its reason."""

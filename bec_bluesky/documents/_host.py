@@ -81,7 +81,7 @@ class DocumentService(Service):
         self._tell(name, f"{name} gave up on {runs} {remedy}" if number else "")
 
     def _tell(self, name: str, note: str) -> None:
-        """Say what is wrong with one of the hosted callbacks; nothing takes it back."""
+        """Say what is wrong with one of the hosted callbacks; nothing: all is well again."""
         self._notes[name] = note
         self.note = "; ".join(note for note in self._notes.values() if note)
 

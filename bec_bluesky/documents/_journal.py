@@ -9,14 +9,14 @@ from bec_bluesky.messages import pack, unpack
 
 __all__ = ["DocumentJournal"]
 
-_IN_MEMORY = 8 * 2**20
+_IN_MEMORY = 2**20
 _HEADER = struct.Struct("<I")
 
 
 class DocumentJournal:
     """Documents in order, readable from any place by another thread.
 
-    The first 8 MB are in memory, more goes to an unnamed temporary file, which vanishes with the process.
+    The first MB is in memory, more goes to an unnamed temporary file, which vanishes with the process.
     """
 
     def __init__(self) -> None:

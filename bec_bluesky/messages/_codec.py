@@ -51,6 +51,8 @@ def _is_accepted(dtype: "np.dtype[Any]") -> bool:
     if dtype.subdtype is not None:
         return _is_accepted(dtype.subdtype[0])
     if dtype.names is not None:
+        if any(len(field) > 2 for field in (dtype.fields or {}).values()):
+            return False  # titles, which are names by the side
         return all(_is_accepted(dtype[name]) for name in dtype.names)
     return dtype.kind in _KINDS and not dtype.hasobject
 
@@ -59,6 +61,7 @@ _CONVERSIONS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (np.ndarray, _encode_array),
     (np.void, lambda value: np.asarray(value)),
     (np.longdouble, float),  # its own item() is a longdouble
+    (np.clongdouble, complex),
     (np.generic, lambda value: value.item()),
     (enum.Enum, lambda value: value.value),
     (PurePath, str),

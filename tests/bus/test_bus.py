@@ -11,6 +11,7 @@ import pytest
 
 from bec_bluesky import embedded
 from bec_bluesky.bus import Bus, Wire
+from bec_bluesky.bus._address import parse
 from bec_bluesky.channels import ALARMS, BEATS, LATEST_POINT, POINTS, READBACKS, SERVICES
 from bec_bluesky.errors import BusError, StreamGapError
 from bec_bluesky.messages.common import Alarm, Heartbeat
@@ -49,9 +50,32 @@ async def test_entries_that_follow_each_other_are_appended_at_once_and_their_las
 async def _blocked(bus: Bus) -> "asyncio.Task[list[tuple[str, Point]]]":
     """Begin to wait for an entry that does not come; give it once Redis waits."""
     waiting = asyncio.create_task(bus.read(POINTS, "1-0", block=1.0, run="u"))
-    while not (await bus.redis.info("clients"))["blocked_clients"]:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while not (await bus.redis.info("clients"))["blocked_clients"]:
+            if waiting.done():  # a busy machine
+                waiting = asyncio.create_task(bus.read(POINTS, "1-0", block=1.0, run="u"))
+            await asyncio.sleep(0.01)
     return waiting
+
+
+async def test_a_connection_that_is_given_up_while_it_is_made_is_closed(tmp_path: Path) -> None:
+    accepted, ended = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set()
+        while await reader.read(1_000):
+            pass
+        ended.set()
+        writer.close()
+
+    server = await asyncio.start_unix_server(say_nothing, tmp_path / "s")
+    async with server, asyncio.timeout(30):
+        connecting = asyncio.create_task(Wire.connect(parse(f"unix://{tmp_path / 's'}")))
+        await accepted.wait()
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await ended.wait()
 
 
 async def test_a_read_that_was_cancelled_leaves_its_reply_to_nobody(bus: Bus) -> None:
@@ -67,10 +91,15 @@ async def test_a_read_that_was_cancelled_leaves_its_reply_to_nobody(bus: Bus) ->
 
 async def test_a_connection_that_redis_ended_is_replaced_by_a_new_one(bus: Bus) -> None:
     await bus.append_at(POINTS, 1, _point(1), run="u")
-    waiting = await _blocked(bus)
-    await bus.redis.client_kill_filter(skipme=True, _type="normal")
-    with pytest.raises(BusError, match="lost"):
-        await waiting
+    ended: BaseException | None = None
+    while ended is None:  # it may have waited long enough, before it was ended
+        waiting = await _blocked(bus)
+        await bus.redis.client_kill_filter(skipme=True, _type="normal")
+        (ended,) = [
+            each if isinstance(each, BaseException) else None
+            for each in await asyncio.gather(waiting, return_exceptions=True)
+        ]
+    assert isinstance(ended, BusError) and "lost" in str(ended)
     assert [point.index for _, point in await bus.read(POINTS, run="u")] == [1]
 
 

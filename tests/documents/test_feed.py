@@ -205,6 +205,51 @@ async def test_what_fails_again_is_given_up_again_and_what_nobody_requires_is_no
     assert await bus.fields(GIVEN_UP, consumer="optional") == {}
 
 
+async def test_a_run_that_was_stored_before_a_kill_is_not_given_up_any_more(bus: Bus) -> None:
+    async with feeding(bus, Collector()):
+        uid = await publish(bus, run_documents(1))
+        await until(lambda: bus.fields(STORED, run=uid))
+    await bus.put_raw_field(GIVEN_UP, uid, "killed before it was taken out", consumer="collector")
+    told: list[int] = []
+    async with feeding(bus, Collector(), tell_given_up=told.append):
+        await until(lambda: told[-1:] == [0])
+    assert told == [1, 0]
+
+
+async def test_a_run_that_is_fed_again_does_not_hold_the_cursor_at_what_is_no_id(bus: Bus) -> None:
+    bad = await publish(bus, run_documents(1))
+
+    class Slow(Collector):
+        def is_stored(self, run_uid: str) -> bool:
+            return run_uid != bad
+
+    newest = (await bus.newest(RUNS))[0][0]
+    await bus.put_raw_field(GIVEN_UP, bad, "killed before the cursor was stored", consumer="collector")
+    await bus.delete(RUNS)
+    slow = Slow()
+    async with feeding(bus, slow):
+        await until(lambda: "stop" in slow.names)
+        good = await publish(bus, run_documents(1))
+        await until(lambda: bus.fields(STORED, run=good))
+        await until(lambda: bus.field(CURSORS, "collector"))
+    assert (await bus.field(CURSORS, "collector") or b"").decode() > newest
+    async with feeding(bus, Collector()):
+        newer = await publish(bus, run_documents(1))
+        await until(lambda: bus.fields(STORED, run=newer))
+        await until(lambda: bus.fields(STORED, run=bad))
+
+
+async def test_a_run_without_all_its_documents_is_alarmed_and_not_tried_again(bus: Bus) -> None:
+    told: list[int] = []
+    async with feeding(bus, Collector(), tell_given_up=told.append):
+        uid = await publish(bus, run_documents(3)[:2])
+        await bus.redis.xadd(bus.key(DOCUMENTS, run=uid), {"n": "stop", "d": pack({"run_start": uid})}, id="9-0")
+        await until(lambda: _alarms(bus, 1))
+        await until(lambda: bus.field(CURSORS, "collector"))
+    assert told == [0]
+    assert await bus.fields(GIVEN_UP, consumer="collector") == {}
+
+
 async def _alarms(bus: Bus, number: int) -> bool:
     return len(await bus.newest(ALARMS, 10)) >= number
 

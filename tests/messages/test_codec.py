@@ -35,10 +35,11 @@ def test_numpy_scalars_enums_paths_and_sets_become_plain() -> None:
         "s": {1},
         "nan": float("nan"),
         "l": np.longdouble(2.5),
+        "z": np.clongdouble(1 + 2j),
     }
     back = unpack(pack(value))
     assert str(back.pop("nan")) == "nan"
-    assert back == {"f": 1.5, "i": 2, "e": "red", "p": "/a", "s": [1], "l": 2.5}
+    assert back == {"f": 1.5, "i": 2, "e": "red", "p": "/a", "s": [1], "l": 2.5, "z": [1.0, 2.0]}
 
 
 @pytest.mark.parametrize("dtype", ["|O", [("a", "|O")], [("a", [("b", "|O")], [2])], "|V8"])
@@ -89,6 +90,8 @@ def test_an_unknown_extension_is_refused() -> None:
 def test_what_cannot_cross_is_named() -> None:
     with pytest.raises(TypeError, match=r"a builtins\.object cannot cross the bus"):
         pack({"x": object()})
+    with pytest.raises(TypeError, match=r"an array of dtype .* cannot cross the bus"):
+        pack({"x": np.zeros(1, [(("title", "a"), "i4")])})
 
 
 def test_a_request_survives_and_an_unknown_field_is_ignored() -> None:

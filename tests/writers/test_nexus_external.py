@@ -95,6 +95,10 @@ def test_the_points_of_a_run_are_counted_once_and_by_frames_if_it_has_no_events(
     write_frames(root / "a.h5", *range(5))
     flown = with_files((root / "a.h5", [(1, 3), (3, 5)]))
     feed(writer, [(name, doc) for name, doc in flown if name != "event"])
+    write_frames(root / "b.h5", *range(2))
+    write_frames(root / "c.h5", *range(3))
+    flown = with_files((root / "b.h5", [(0, 2)]), (root / "c.h5", [(0, 3)]))
+    feed(writer, [(name, doc) for name, doc in flown if name != "event"])
     again = recorded([1.0, 2.0, 2.5, 3.0], num_points=8)
     for (_, event), number in zip(again[2:6], (1, 2, 2, 3), strict=True):  # after a pause
         event["seq_num"] = number
@@ -103,7 +107,7 @@ def test_the_points_of_a_run_are_counted_once_and_by_frames_if_it_has_no_events(
     for ready in emitted:
         with h5py.File(ready.path) as file:
             found.append(file["entry/run/num_points_measured"][()])
-    assert found == [4, 3]
+    assert found == [4, 5, 3]
 
 
 def test_a_file_that_is_gone_leaves_its_place_empty(

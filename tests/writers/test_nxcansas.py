@@ -183,6 +183,12 @@ def test_a_run_without_either_is_refused_with_what_is_missing(
         export(scanned, tmp_path / "out", frames="all")  # pyright: ignore[reportArgumentType]  # the point
     with pytest.raises(RefusedError, match="no units 'nm'"):
         export(scanned, tmp_path / "out", units="nm")
+    with pytest.raises(RefusedError, match="bins is a number, not 'x'"):
+        export(scanned, tmp_path / "out", bins="x")  # pyright: ignore[reportArgumentType]  # the point
+    with pytest.raises(RefusedError, match=r"bins is a number, not 2\.5"):
+        export(scanned, tmp_path / "out", bins=2.5)  # pyright: ignore[reportArgumentType]  # the point
+    with pytest.raises(RefusedError, match="Q = 5 names no numbers"):
+        export(scanned, tmp_path / "out", reduced={"Q": 5, "I": "saxs"})  # pyright: ignore[reportArgumentType]  # the point
     with pytest.raises(RefusedError, match="Q = 'nothing' names no numbers"):
         export(scanned, tmp_path / "out", reduced={"Q": "nothing", "I": "saxs"})
     assert not any((tmp_path / "out").iterdir())

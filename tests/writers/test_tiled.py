@@ -325,6 +325,20 @@ def test_a_run_that_the_server_never_takes_is_given_up(
     writer.close()
 
 
+@pytest.mark.parametrize("uid", ["{other}/primary", "x/../{other}", "..", ""])
+def test_a_run_whose_uid_would_address_another_one_is_refused(
+    run_engine: RunEngine, writer: TiledWriter, catalog: Any, gauss: SynGauss, uid: str
+) -> None:
+    other, _ = run(run_engine, bp.count([gauss], 2), writer)
+    assert writer.wait()
+    _, documents = run(run_engine, bp.count([gauss], 2))
+    start = {**documents[0][1], "uid": uid.format(other=other)}
+    with pytest.raises(RunNotTakenError, match="cannot be the key of a run in the catalogue"):
+        writer("start", start)
+    assert not writer.holds(start["uid"])
+    assert len(catalog[other]["primary"]["gauss"].read()) == 2
+
+
 def test_a_run_taken_while_the_server_is_absent_is_written_when_it_comes(
     run_engine: RunEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch, motor: SynAxis, gauss: SynGauss
 ) -> None:
