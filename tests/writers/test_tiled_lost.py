@@ -58,7 +58,7 @@ async def test_a_run_whose_documents_were_lost_meanwhile_is_closed_by_the_next_s
     assert runs[uid].exit_status == "open"
     async with feeding(bus, owned(address), "tiled", lost_after=SOON):
         await until(lambda: stop_of(runs, uid), 60.0)
-        await until(lambda: bus.last_id(FILES), 60.0)
+        await until(lambda: bus.read(FILES), 60.0)
         stop = stop_of(runs, uid)
         assert (stop["exit_status"], stop["reason"], stop["run_start"]) == ("fail", LOST, uid)
         assert stop["time"] == documents[4][1]["time"]
