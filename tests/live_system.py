@@ -34,7 +34,7 @@ devices:
   motor: {class: "ophyd.sim:SynAxis", limits: {low: -10, high: 10}}
   det: {class: "ophyd.sim:SynGauss", kwargs: {motor: {$ref: motor}, motor_field: motor, center: 1, Imax: 100, sigma: 1}}
 """
-PATIENCE = 60.0
+PATIENCE = 100.0
 
 
 @dataclass
@@ -66,7 +66,7 @@ class System:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=200,
             check=False,
         )
 

@@ -16,7 +16,7 @@ from bec_bluesky import plugins
 from bec_bluesky.cli._re_manager import ignored, main, parser, settings_of
 from bec_bluesky.settings import DEFAULT_PROFILE, Settings
 from tests.live_system import DEVICES, until
-from tests.queueserver.conftest import free_ports
+from tests.ports import free_ports
 
 PROGRAMS = Path(sys.executable).parent
 START = "import sys; from bec_bluesky.cli._re_manager import main; sys.exit(main())"

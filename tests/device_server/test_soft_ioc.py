@@ -5,7 +5,6 @@ import contextlib
 import math
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from bec_bluesky.channels import DEVICES, READBACKS
 from bec_bluesky.messages.devices import DeviceInfo, Readback
 from bec_bluesky.settings import DEFAULT_PROFILE, Settings
 from tests.device_server.device_server_harness import Client, info, until
+from tests.ports import free_ports
 
 MINI = DEFAULT_PROFILE / "profile_collection" / "mini_beamline"
 CONNECT_TIMEOUT = 60.0
@@ -31,7 +31,7 @@ class Instrument:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._profile = plugins.read_profile(settings)
-        self._port = str(_free_port())
+        self._port = str(free_ports(1)[0])
         self._processes: dict[str, Process] = {}
 
     async def start_ioc(self) -> None:
@@ -58,12 +58,6 @@ class Instrument:
     async def end_all(self) -> None:
         for name in list(self._processes):
             await self.end(name)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _filled(text: str, words: dict[str, str]) -> str:

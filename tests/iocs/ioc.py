@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any
 import ophyd_async.epics
 from caproto import CaprotoError
 from caproto.sync import client as channel_access
+
+from tests.ports import free_ports
 
 _OPHYD_ASYNC = Path(ophyd_async.epics.__file__).parent
 _START_WITHIN = 60.0
@@ -30,7 +31,7 @@ class Ioc:
     command: list[str]
     pv: str = ""
     """One of its PVs, which answers once it runs, if it speaks Channel Access."""
-    ports: tuple[int, int, int] = field(default_factory=lambda: _free_ports())
+    ports: list[int] = field(default_factory=lambda: free_ports(3))
     """Of Channel Access, of PV Access searches, of PV Access."""
     process: subprocess.Popen[bytes] | None = None
 
@@ -123,29 +124,6 @@ def _looking_at(ioc: Ioc) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _free_ports() -> tuple[int, int, int]:
-    """Give three ports of the loopback interface that are free, for TCP and for UDP."""
-    found: list[int] = []
-    held: list[socket.socket] = []
-    try:
-        while len(found) < 3:
-            tcp = socket.socket()
-            held.append(tcp)
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
-            udp = socket.socket(type=socket.SOCK_DGRAM)
-            held.append(udp)
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-    finally:
-        for each in held:
-            each.close()
-    return found[0], found[1], found[2]
 
 
 def _caproto(example: str, prefix: str) -> list[str]:

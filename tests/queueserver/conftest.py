@@ -1,12 +1,12 @@
 """A whole system that clients of bluesky-queueserver talk to, on ports of its own."""
 
-import socket
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.live_system import System, make_system, until
+from tests.ports import free_ports
 
 PATIENCE = 30.0
 KEY = "test"  # what Finch shows unless it is told another one
@@ -43,14 +43,6 @@ def function_sleep(seconds):
     time.sleep(seconds)
     return {"success": True, "time": seconds}
 '''
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture(scope="package")

@@ -11,7 +11,8 @@ from bluesky_queueserver_api import BPlan
 from bluesky_queueserver_api.http import REManagerAPI
 
 from tests.live_system import System, until
-from tests.queueserver.conftest import KEY, PATIENCE, free_ports
+from tests.ports import free_ports
+from tests.queueserver.conftest import KEY, PATIENCE
 
 
 @pytest.fixture

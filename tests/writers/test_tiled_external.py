@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
 from callbacks.bundler import points
 from tests.live_system import until
+from tests.ports import free_ports
 from writers.tiled import TiledWriter
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "find-runs.md"
@@ -39,9 +39,7 @@ class Elsewhere:
         (directory / "arrays").mkdir()
         (directory / "files").mkdir()
         (directory / "tables.db").touch()
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port: int = one.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = directory / "config.yml"
 

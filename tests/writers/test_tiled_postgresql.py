@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from bec_bluesky.documents import find_catalog
 from bec_bluesky.errors import SettingsError
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
+from tests.ports import free_ports
 from writers.tiled import TiledWriter
 
 
@@ -37,16 +37,10 @@ def _postgres(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 @pytest.fixture
 def postgresql() -> Iterator[str]:
     """Give the address of a database on a server of its own."""
-    initdb, pg_ctl, port = _program("initdb"), _program("pg_ctl"), _free_port()
+    initdb, pg_ctl, port = _program("initdb"), _program("pg_ctl"), free_ports(1)[0]
     where = Path(f"/tmp/bec-bluesky-postgresql-{os.getpid()}")  # short, for its socket; and open to its user
     where.mkdir(mode=0o777)
     where.chmod(0o777)
@@ -98,7 +92,7 @@ def test_runs_are_catalogued_in_postgresql_by_one_setting(
 def test_a_catalogue_that_does_not_answer_is_told_without_its_password(tmp_path: Path) -> None:
     from bec_bluesky.documents import build_catalog_app
 
-    settings = Settings(data_dir=tmp_path, catalog_url=f"postgresql://me:secret@127.0.0.1:{_free_port()}/runs")
+    settings = Settings(data_dir=tmp_path, catalog_url=f"postgresql://me:secret@127.0.0.1:{free_ports(1)[0]}/runs")
     with pytest.raises(SettingsError, match="BEC_BLUESKY_CATALOG_URL") as refused:
         build_catalog_app(settings, "key")
     assert "secret" not in str(refused.value)
