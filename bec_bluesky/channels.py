@@ -90,7 +90,7 @@ RESULTS = Channel("run:<run>:results", products.AnalysisResult, "stream", writer
 FILES = Channel("files", products.FileGrowing | products.FileReady, "stream", writer="writers")
 STORED = Channel("run:<run>:stored", None, "table", writer="document services")
 CURSORS = Channel("documents:cursors", None, "table", writer="document services")
-GIVEN_UP = Channel("documents:given-up:<consumer>", None, "table", writer="document services")
+GIVEN_UP = Channel("documents:given-up:<consumer>", None, "table", writer="document services, `data unwritten`")
 
 # ── devices ───────────────────────────────────────────────────────────────────────────────────────
 INSTRUCTIONS = Channel("devices:<server>:instructions", devices.Instruction, "fan-out", writer="proxies")

@@ -1,5 +1,6 @@
 """`data …`: find stored runs, read them, take them out and put them through callbacks again."""
 
+import asyncio
 import datetime
 import json
 from collections import Counter
@@ -10,11 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bec_bluesky import plugins
+from bec_bluesky import embedded, plugins
+from bec_bluesky.bus import Bus
 from bec_bluesky.cli._arguments import parse_arguments
 from bec_bluesky.cli._options import After, choose, settings_of
-from bec_bluesky.documents import Run, Runs, read_documents, replay, upgraded
-from bec_bluesky.errors import BadArgumentError
+from bec_bluesky.documents import Run, Runs, given_up_runs, leave_given_up, read_documents, replay, upgraded
+from bec_bluesky.errors import BadArgumentError, RefusedError
 from bec_bluesky.messages.products import FileReady
 from bec_bluesky.settings import Settings
 
@@ -140,6 +142,38 @@ def export(
         raise BadArgumentError(f"--option {unnamed[0]}: write name=value")
     for made in _run(settings_of(context), which).export(path, format_, prefix=prefix, options=options):
         typer.echo(made)
+    return 0
+
+
+@data_app.command()
+def unwritten(
+    context: typer.Context,
+    leave: Annotated[
+        list[str] | None, typer.Option("--leave", help="uid, or its beginning, of one that stays so; may be repeated")
+    ] = None,
+) -> int:
+    """Show the runs that writers gave up on and will write after their restart, with the reasons."""
+    return asyncio.run(_show_unwritten(settings_of(context), leave or []))
+
+
+async def _show_unwritten(settings: Settings, leave: list[str]) -> int:
+    server = await asyncio.to_thread(embedded.find, settings)
+    if server is None:
+        raise RefusedError(f"no Redis of {settings.data_dir} runs, which has the documents: `bec-bluesky up`", "not_up")
+    async with Bus(server.url, settings.beamline) as bus:
+        runs = await given_up_runs(bus)
+        for word in leave:
+            found = [run for run in runs if run.startswith(word)]
+            if len(found) != 1:
+                raise RefusedError(
+                    f"{len(found)} runs that were given up begin with {word!r}: {list(runs)}", "unknown_run"
+                )
+            await leave_given_up(bus, found[0])
+            del runs[found[0]]
+            typer.echo(f"{found[0]} stays unwritten; a service that is degraded by it says so until it is restarted")
+    for run, reasons in runs.items():
+        for writer, reason in reasons.items():
+            typer.echo(f"{run} {writer}: {reason}")
     return 0
 
 

@@ -40,7 +40,7 @@ def restart(
         if name not in record.processes:
             raise RefusedError(f"no service {name!r} was started by `up`: {choices(name, record.processes)}", "unknown")
         if not now and not _is_ready(settings, record, name):
-            raise RefusedError(f"{name} has just been started, or hangs: wait, or say --now", "not_ready")
+            raise RefusedError(f"{name} has just been started: wait; if it hangs, say --now", "not_ready")
         is_needed = name.startswith(_RUNS_DEPEND_ON) or name not in record.services  # companions: IOCs, say
         running = _running(settings) if is_needed and not now else ""
         if running:

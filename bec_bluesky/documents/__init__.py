@@ -14,6 +14,7 @@ from bec_bluesky.documents._catalog import build_catalog_app, catalog_configurat
 from bec_bluesky.documents._export import export_run
 from bec_bluesky.documents._file_list import FileList, LineFile, present_files
 from bec_bluesky.documents._files import read_documents, write_documents
+from bec_bluesky.documents._given_up import given_up_runs, leave_given_up
 from bec_bluesky.documents._journal import DocumentJournal
 from bec_bluesky.documents._lost import is_lost, lost_stop
 from bec_bluesky.documents._mender import DocumentMender
@@ -50,7 +51,9 @@ __all__ = [
     "external_catalog",
     "file_prefix",
     "find_catalog",
+    "given_up_runs",
     "is_lost",
+    "leave_given_up",
     "lost_stop",
     "metadata_word",
     "open_catalog",

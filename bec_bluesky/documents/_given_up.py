@@ -4,9 +4,12 @@ from collections import deque
 from collections.abc import Callable
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import GIVEN_UP
+from bec_bluesky.channels import DOCUMENTS, GIVEN_UP
 
-__all__ = ["GivenUp", "Tell"]
+__all__ = ["GivenUp", "Tell", "given_up_runs", "leave_given_up"]
+
+_KEEP_LEFT = 86_400
+"""Seconds for which documents stay that nobody is to write any more."""
 
 Tell = Callable[[int], None]
 """Takes how many there are."""
@@ -49,3 +52,19 @@ class GivenUp:
             await self._bus.delete_fields(GIVEN_UP, run, consumer=self._consumer)
             self._runs.discard(run)
             self._tell(len(self._runs))
+
+
+async def given_up_runs(bus: Bus) -> dict[str, dict[str, str]]:
+    """Give {run: {callback: why}} of all runs on which required callbacks gave up."""
+    found: dict[str, dict[str, str]] = {}
+    for consumer, runs in (await bus.find_tables(GIVEN_UP, "consumer")).items():
+        for run, reason in runs.items():
+            found.setdefault(run, {})[consumer] = bytes(reason).decode(errors="replace")
+    return found
+
+
+async def leave_given_up(bus: Bus, run: str) -> None:
+    """Let a run stay unwritten: no later start is fed it again, and its documents are gone from Redis after a day."""
+    for consumer in (await given_up_runs(bus)).get(run, {}):
+        await bus.delete_fields(GIVEN_UP, run, consumer=consumer)
+    await bus.expire(DOCUMENTS, _KEEP_LEFT, only_if_lasting=True, run=run)

@@ -9,7 +9,7 @@ import pytest
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import ALARMS, CURSORS, DOCUMENTS, FILES, GIVEN_UP, POINTS, RESULTS, RUNS, STORED
-from bec_bluesky.documents import Document, FileReady, Point, RunCallback
+from bec_bluesky.documents import Document, FileReady, Point, RunCallback, given_up_runs, leave_given_up
 from bec_bluesky.messages import pack
 from bec_bluesky.messages.products import AnalysisResult, RunClosed, RunOpened
 from tests.documents.feed_harness import feeding, publish, run_documents, until
@@ -198,6 +198,10 @@ async def test_what_fails_again_is_given_up_again_and_what_nobody_requires_is_no
                 await publish(bus, run_documents(3))
             await until(partial(_alarms, bus, attempt))
             await until(lambda: told[-1:] == [1])
+    (left,) = await given_up_runs(bus)
+    await leave_given_up(bus, left)
+    assert await given_up_runs(bus) == {}
+    assert 0 < await bus.redis.ttl(bus.key(DOCUMENTS, run=left)) <= 86_400
     optional = Collector(fails_at=1)
     async with feeding(bus, optional, "optional", required=frozenset()):
         await until(lambda: _alarms(bus, 3))

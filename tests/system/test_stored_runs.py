@@ -296,9 +296,11 @@ def test_runs_that_could_not_be_written_are_written_when_the_cause_is_mended(sto
     told = system.call("alarms", "--run", uid[:8]).stdout
     assert "nexus gave up on a run: SettingsError: Run files cannot be written in" in told
     assert told.count("\n") == 1
+    assert f"{uid} nexus: SettingsError: Run files cannot be written in" in system.call("data", "unwritten").stdout
     shown = system.call("status").stdout
     assert "in the last hour (`bec-bluesky alarms`), the newest: " in shown
     restarted = system.call("restart", "documents-files")
     assert restarted.returncode == 0, restarted.stderr
     until(lambda: system.call("data", "files", uid).stdout.rstrip().endswith("_count.nxs"), "it was never written")
+    assert system.call("data", "unwritten").stdout == ""
     until(lambda: system.status()["services"]["documents-files"]["state"] == "running", "it stays degraded")
