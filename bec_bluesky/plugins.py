@@ -121,6 +121,11 @@ class Profile:
     interlocks: tuple[Interlock, ...] = ()
     """What is done when devices read what they must not."""
 
+    @property
+    def required(self) -> frozenset[str]:
+        """Names of the hosted callbacks that must have a run before its documents go."""
+        return frozenset(hosted.name for hosted in self.hosted if hosted.required)
+
 
 def read_rules(settings: Settings) -> dict[str, Any] | None:
     """Read the instrument's `user_group_permissions.yaml`; None if there is none. Raises SettingsError for no YAML."""

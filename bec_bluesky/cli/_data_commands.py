@@ -160,6 +160,7 @@ async def _show_unwritten(settings: Settings, leave: list[str]) -> int:
     server = await asyncio.to_thread(embedded.find, settings)
     if server is None:
         raise RefusedError(f"no Redis of {settings.data_dir} runs, which has the documents: `bec-bluesky up`", "not_up")
+    required = plugins.read_profile(settings).required
     async with Bus(server.url, settings.beamline) as bus:
         runs = await given_up_runs(bus)
         for word in leave:
@@ -168,7 +169,7 @@ async def _show_unwritten(settings: Settings, leave: list[str]) -> int:
                 raise RefusedError(
                     f"{len(found)} runs that were given up begin with {word!r}: {list(runs)}", "unknown_run"
                 )
-            await leave_given_up(bus, found[0])
+            await leave_given_up(bus, found[0], required)
             del runs[found[0]]
             typer.echo(f"{found[0]} stays unwritten; a service that is degraded by it says so until it is restarted")
     for run, reasons in runs.items():
@@ -181,7 +182,7 @@ async def _show_unwritten(settings: Settings, leave: list[str]) -> int:
 def import_(context: typer.Context, path: Path, after: After = False) -> int:
     """Put the runs of a file of documents into the catalogue and wherever else the profile keeps runs."""
     settings = settings_of(context)
-    required = [hosted.name for hosted in plugins.read_profile(settings).hosted if hosted.required]
+    required = sorted(plugins.read_profile(settings).required)
     return _replay(settings, path, required, None, at_speed=False, after=after)
 
 

@@ -14,6 +14,7 @@ from bec_bluesky.channels import CURSORS, DOCUMENTS, FILES, POINTS, RESULTS, RUN
 from bec_bluesky.documents._callback import RunCallback
 from bec_bluesky.documents._given_up import GivenUp, Tell
 from bec_bluesky.documents._publish import Alarm, Publisher
+from bec_bluesky.documents._stored import let_go, mark_stored
 from bec_bluesky.errors import BusError
 from bec_bluesky.log import logger
 from bec_bluesky.messages import decoder, unpack
@@ -27,12 +28,6 @@ _product_decoders = {channel.name: decoder(channel.message) for channel in (POIN
 _BATCH = 500
 _TICK = 0.1
 """Seconds between two `tick()`s of a callback."""
-KEEP_STORED = 3_600
-"""Seconds for which the documents of a run stay on Redis after every required consumer has stored them."""
-KEEP_PRODUCTS = 86_400
-"""Seconds for which points and results stay on Redis after their run."""
-
-
 LOST_AFTER = 60.0
 """Seconds for which a run's documents must be gone from a Redis that answers before it is closed without them."""
 _LOOK_EVERY = 5.0
@@ -187,7 +182,7 @@ class Feed:
         """Feed a run, unless the sink has it."""
         if await self._bus.field(STORED, self.name, run=uid) is not None:
             await self._given_up.drop(uid)
-            await self._let_go(uid)
+            await let_go(self._bus, uid, self._required)
             return
         if await self._in_thread(self._callback.holds, uid):
             await self._announce_again(uid, run.opened_at or "0-0")
@@ -367,21 +362,9 @@ class Feed:
 
     async def _mark_stored(self, uid: str) -> None:
         """Note that the sink has the run, and all that was made of it is on Redis."""
-        await self._bus.put_fields(STORED, {self.name: True}, run=uid)
+        await mark_stored(self._bus, uid, self.name)
         await self._given_up.drop(uid)
-        await self._let_go(uid)
-
-    async def _let_go(self, uid: str) -> None:
-        """Let a run's documents go an hour after every required sink has it."""
-        stored = await self._bus.fields(STORED, run=uid)
-        if self._required <= stored.keys():
-            for channel, seconds in (
-                (DOCUMENTS, KEEP_STORED),
-                (STORED, KEEP_PRODUCTS),
-                (POINTS, KEEP_PRODUCTS),
-                (RESULTS, KEEP_PRODUCTS),
-            ):
-                await self._bus.expire(channel, seconds, only_if_lasting=True, run=uid)
+        await let_go(self._bus, uid, self._required)
 
     async def _save_cursor(self) -> None:
         """Keep the place in the stream of runs before which everything is done."""

@@ -1,15 +1,13 @@
 """The runs on which a required callback gave up: their documents are kept, and its next start feeds them again."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from bec_bluesky.bus import Bus
-from bec_bluesky.channels import DOCUMENTS, GIVEN_UP
+from bec_bluesky.channels import GIVEN_UP
+from bec_bluesky.documents._stored import let_go, mark_stored
 
 __all__ = ["GivenUp", "Tell", "given_up_runs", "leave_given_up"]
-
-_KEEP_LEFT = 86_400
-"""Seconds for which documents stay that nobody is to write any more."""
 
 Tell = Callable[[int], None]
 """Takes how many there are."""
@@ -63,8 +61,10 @@ async def given_up_runs(bus: Bus) -> dict[str, dict[str, str]]:
     return found
 
 
-async def leave_given_up(bus: Bus, run: str) -> None:
-    """Let a run stay unwritten: no later start is fed it again, and its documents are gone from Redis after a day."""
-    for consumer in (await given_up_runs(bus)).get(run, {}):
+async def leave_given_up(bus: Bus, run: str, required: Collection[str]) -> None:
+    """Let a run stay unwritten by those who gave up: its documents go once all others of the required have it."""
+    consumers = (await given_up_runs(bus)).get(run, {})
+    await mark_stored(bus, run, *consumers)
+    for consumer in consumers:
         await bus.delete_fields(GIVEN_UP, run, consumer=consumer)
-    await bus.expire(DOCUMENTS, _KEEP_LEFT, only_if_lasting=True, run=run)
+    await let_go(bus, run, required)

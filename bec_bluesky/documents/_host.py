@@ -50,9 +50,8 @@ class DocumentService(Service):
                 f"{profile.path} has no [[hosted]] for {self._process!r}: {choices(self._process, words)}"
             )
         self.facts = {"hosts": {hosted.name: hosted.use for hosted in mine}}
-        required = frozenset(hosted.name for hosted in profile.hosted if hosted.required)
         for hosted in mine:
-            self.spawn(self._host(hosted, required), hosted.name)
+            self.spawn(self._host(hosted, profile.required), hosted.name)
 
     async def finish(self) -> None:
         """Let every callback take what is there and close."""

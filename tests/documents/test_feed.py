@@ -199,9 +199,13 @@ async def test_what_fails_again_is_given_up_again_and_what_nobody_requires_is_no
             await until(partial(_alarms, bus, attempt))
             await until(lambda: told[-1:] == [1])
     (left,) = await given_up_runs(bus)
-    await leave_given_up(bus, left)
+    await leave_given_up(bus, left, {"collector", "another"})
     assert await given_up_runs(bus) == {}
-    assert 0 < await bus.redis.ttl(bus.key(DOCUMENTS, run=left)) <= 86_400
+    assert await bus.redis.ttl(bus.key(DOCUMENTS, run=left)) == -1, "another one may want them"
+    told.clear()
+    async with feeding(bus, Collector(), tell_given_up=told.append):
+        await until(lambda: told)
+    assert told == [0]
     optional = Collector(fails_at=1)
     async with feeding(bus, optional, "optional", required=frozenset()):
         await until(lambda: _alarms(bus, 3))
