@@ -110,13 +110,17 @@ def _value_in(device: Any, reading: dict[str, Any]) -> Any:
 
 
 async def set_signal(signal: Any, value: Any, timeout: float, pool: Executor) -> None:
-    """Set a signal and wait until it is there."""
+    """Set a signal and wait until it is there; `2` is `2.0` for one that has such numbers.
+
+    ophyd keeps what was set until the control system says more, and would describe the signal by it.
+    """
     if isinstance(signal, AsyncDevice):
         await signal.set(value)  # pyright: ignore[reportAttributeAccessIssue]  # or the error says that it has none
         return
 
     def set_and_wait() -> None:
-        signal.set(value).wait(timeout)
+        is_whole = type(value) is int and isinstance(signal, ophyd.Signal)
+        signal.set(float(value) if is_whole and isinstance(signal.get(), float) else value).wait(timeout)
 
     await asyncio.get_running_loop().run_in_executor(pool, set_and_wait)
 

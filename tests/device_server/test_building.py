@@ -1,12 +1,15 @@
 """Devices are built each on its own, described, and come up by themselves."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from ophyd import Signal
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import DEVICE_CHANGES, DEVICES
 from bec_bluesky.device_server import DeviceServer, _registry, _service
+from bec_bluesky.device_server._layers import set_signal
 from bec_bluesky.errors import DeviceFailed, SettingsError
 from bec_bluesky.settings import Settings
 from tests.device_server import odd_devices
@@ -197,3 +200,14 @@ async def test_what_the_file_sets_is_set(server: DeviceServer, client: Client) -
     assert await client.ask("slow.velocity", "get") == 1.0
     assert await client.ask("slow2.velocity", "get") == 1.0
     assert await client.ask("slow.acceleration_time", "get") == 0.1
+
+
+async def test_a_whole_number_of_the_file_is_set_as_the_signal_has_numbers() -> None:
+    velocity, counts = Signal(name="velocity", value=0.5), Signal(name="counts", value=1)
+    with ThreadPoolExecutor() as pool:
+        for signal in (velocity, counts):
+            await set_signal(signal, 2, 10.0, pool)
+    assert [(signal.get(), signal.describe()[signal.name]["dtype"]) for signal in (velocity, counts)] == [
+        (2.0, "number"),
+        (2, "integer"),
+    ]
