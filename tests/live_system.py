@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bec_bluesky import connect
+from tests.patience import PATIENCE
 
 PROFILE = """
 title = "test"
@@ -34,7 +37,6 @@ devices:
   motor: {class: "ophyd.sim:SynAxis", limits: {low: -10, high: 10}}
   det: {class: "ophyd.sim:SynGauss", kwargs: {motor: {$ref: motor}, motor_field: motor, center: 1, Imax: 100, sigma: 1}}
 """
-PATIENCE = 100.0
 
 
 @dataclass
@@ -83,6 +85,14 @@ class System:
     def status(self) -> dict[str, Any]:
         return json.loads(self.call("status", "--json").stdout)
 
+    def warnings(self) -> list[str]:
+        """Give the newest warnings of its services, for whoever reads why a test failed."""
+        lines = [line for path in (self.data / "logs").glob("*.jsonl") for line in path.read_text().splitlines()]
+        entries = sorted((json.loads(line) for line in lines), key=lambda entry: entry["time"])
+        return [f"{each['service']}: {each['message']}" for each in entries if each["level"] in ("warning", "error")][
+            -5:
+        ]
+
     def connect(self) -> Any:
         return connect("cli-test", data_dir=self.data)
 
@@ -95,8 +105,9 @@ def make_system(directory: Path, *, hosted: str = "") -> System:
     return System(directory)
 
 
-def until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], what: str, system: System | None = None) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, what
+        if time.monotonic() > deadline:
+            pytest.fail("; ".join([what, *(system.warnings() if system else [])]))
         time.sleep(0.05)

@@ -22,8 +22,6 @@ __all__ = ["PendingRun", "catalogued"]
 _log = logging.getLogger(__name__)
 _BATCH = 1_000
 """Documents written at once, at most."""
-_OPERATION = 15.0
-"""Seconds within which the requests for one batch must have begun."""
 _LOADING = 15.0
 """Seconds within which Tiled's client is imported."""
 _RESULTS_EVERY = 2.0
@@ -129,14 +127,14 @@ class PendingRun:
         """
         from writers._tiled_run import ColumnsChanged
 
-        server.allow(_OPERATION)
+        server.allow_operation()
         if self._tables is None:
             self._begin(server)
         end = self.journal.size  # what comes meanwhile waits for the next time: a flush costs the same for any number
         if time.monotonic() >= self._next_put:
             self._put_results()
         while self._place < end:
-            server.allow(_OPERATION)
+            server.allow_operation()
             documents, place = self.journal.read(self._place, _BATCH)
             if without_stop and documents[-1][0] == "stop":
                 documents, place = self.journal.read(self._place, len(documents) - 1)

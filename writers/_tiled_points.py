@@ -25,8 +25,6 @@ _BATCH = 1_000
 """Points sent at once."""
 _EVERY = 1.0
 """Seconds between two batches, while a run goes on."""
-_OPERATION = 15.0
-"""Seconds within which the requests for one batch must have begun."""
 _PATIENCE = 15.0
 """Seconds after the newest point for which a run that has ended waits for those that it lacks."""
 _FIRST_PATIENCE = 5.0
@@ -170,7 +168,7 @@ class RunPoints:
         while True:
             try:
                 for rows in self._read(numbers):
-                    server.allow(_OPERATION)
+                    server.allow_operation()
                     self._append(run, run_uid, rows)
                 return
             except ColumnsChanged:

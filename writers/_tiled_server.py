@@ -11,7 +11,11 @@ from bec_bluesky.documents import api_uri, is_lost, lost_stop
 
 __all__ = ["ServerAbsent", "TiledServer", "is_key"]
 
-_TIMEOUT = httpx.Timeout(10.0, connect=2.0)
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+"""In seconds; a server on a busy machine takes long, and one that hangs holds up nothing but the catalogue."""
+_PROBE = httpx.Timeout(10.0)
+_OPERATION = 30.0
+"""Seconds within which the requests of one operation must have begun."""
 _NOT_NOW = (502, 503, 504)
 
 
@@ -20,7 +24,7 @@ class ServerAbsent(ConnectionError):
 
 
 class TiledServer:
-    """A connection. Tiled's client repeats a failed request for up to 45 s; here `allow()` sets an end to it."""
+    """A connection. Tiled's client repeats a failed request for up to 45 s; `allow_operation()` sets an end to it."""
 
     def __init__(self, uri: str, api_key: str) -> None:
         self.uri = api_uri(uri)
@@ -47,9 +51,19 @@ class TiledServer:
         hooks["response"].append(self._after_response)
         return self
 
-    def allow(self, seconds: float) -> None:
-        """Let requests begin for so many seconds from now; one that begins later raises ServerAbsent."""
-        self._deadline = time.monotonic() + seconds
+    def allow_operation(self) -> None:
+        """Let requests begin for half a minute from now; one that begins later raises ServerAbsent."""
+        self._deadline = time.monotonic() + _OPERATION
+
+    def has_gone(self, error: Exception) -> bool:
+        """Tell whether a request failed since nobody answers; not if it was that request that took too long."""
+        if not isinstance(error, ServerAbsent | httpx.TransportError):
+            return False
+        try:
+            self._probe()
+        except ServerAbsent:
+            return True
+        return False
 
     def _before_request(self, request: httpx.Request) -> None:
         if time.monotonic() > self._deadline:
@@ -63,7 +77,7 @@ class TiledServer:
 
     def _probe(self) -> None:
         try:
-            answer = self._http.get(f"{self.uri}/", timeout=httpx.Timeout(2.0))
+            answer = self._http.get(f"{self.uri}/", timeout=_PROBE)
             answer.raise_for_status()
         except httpx.HTTPError as error:
             raise ServerAbsent(f"Tiled does not answer at {self.uri}: {error}") from error
@@ -132,6 +146,8 @@ class TiledServer:
     def _ask(self, method: str, path: str, parameters: dict[str, Any]) -> httpx.Response:
         try:
             answer = self._http.request(method, f"{self.uri}/{path}", params=parameters)
+        except httpx.ReadTimeout as error:
+            raise ServerAbsent(f"Tiled at {self.uri} does not do {method} {path} in time") from error
         except httpx.TransportError as error:
             raise ServerAbsent(f"Tiled does not answer at {self.uri}: {error}") from error
         if answer.status_code in _NOT_NOW:

@@ -33,8 +33,6 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
 _LINGER = 2.0
 """Seconds without a run after which the thread ends; the next run starts another."""
 _REMEMBERED = 10_000
-_CLOSING = 15.0
-"""Seconds within which the requests that close a lost run must have begun."""
 _ATTEMPTS = 6
 """How often a run is tried that the server answers for, but does not take; with the pauses between, half a minute."""
 
@@ -292,12 +290,11 @@ class TiledWriter(RunCallback):
             is_early = not is_closing and self._is_ticked and self._awaits_products(run)
             try:
                 run.advance(server, without_stop=is_early)
-            except (ServerAbsent, httpx.TransportError) as error:
-                run.begin_again()
-                self._lose_server(error)
-                return
             except Exception as error:  # noqa: BLE001  # whatever the server or upstream's writer makes of a run
                 run.begin_again()
+                if server.has_gone(error):
+                    self._lose_server(error)
+                    return
                 self._put_off(run, error)
             else:
                 self._delay = _FIRST_DELAY
@@ -321,23 +318,23 @@ class TiledWriter(RunCallback):
                     self._left = found - self._waiting.keys() - self._written.keys()
             for uid in list(self._to_close):
                 self._close_left(server, uid)
-        except (ServerAbsent, httpx.TransportError) as error:
-            self._lose_server(error)
-            return False
         except Exception as error:  # noqa: BLE001  # whatever a server of somebody else's makes of it
+            if server.has_gone(error):
+                self._lose_server(error)
+                return False
             _log.warning("it is not known which runs were left open in the catalogue: %s", error, exc_info=error)
             self._left = set()
         return True
 
     def _close_left(self, server: TiledServer, uid: str) -> None:
-        """Close one of the lost runs; if the server goes away, ServerAbsent passes, and it is tried again."""
-        server.allow(_CLOSING)
+        """Close one of the lost runs; if the server goes away, its error passes, and it is tried again."""
+        server.allow_operation()
         try:
             if server.close_lost(uid):
                 self.emit(catalogued(server.uri, uid, server.scan_id(uid)))
-        except (ServerAbsent, httpx.TransportError):
-            raise
-        except Exception as error:  # noqa: BLE001  # as above
+        except Exception as error:  # as above
+            if server.has_gone(error):
+                raise
             text = f"a run whose documents are lost stays open in the catalogue: {type(error).__name__}: {error}"
             _log.warning(text, exc_info=error, extra={"run": uid})
             self.emit(RunProblem(run_uid=uid, source="tiled", text=text))

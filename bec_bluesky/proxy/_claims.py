@@ -25,7 +25,7 @@ _RENEWAL_PERIOD = 15.0
 _MOST_OWED = 1_000
 """Tokens of which a lost server is told when it is back; what older ones hold ends by itself after their lifetime."""
 _LONGEST_RELEASE = 1.0
-"""Seconds; a server that is silent for longer is lost anyway."""
+"""Seconds; a server that is silent for longer is lost anyway, or busy: then it is told once more."""
 
 
 @dataclass(eq=False)
@@ -54,6 +54,7 @@ class Claims:
         """Servers that may know this token."""
         self._owed: dict[ServerState, dict[str, None]] = {}
         """Earlier tokens of which a server may not have heard that they hold nothing any more."""
+        self._reminders: dict[ServerState, asyncio.TimerHandle] = {}
 
     async def begin(self, holding: Holding) -> None:
         """Hold devices; raises DeviceHeld (then nothing more is held than before) or UnknownDeviceError.
@@ -157,6 +158,9 @@ class Claims:
 
     def _settle(self, state: ServerState) -> "list[asyncio.Future[Any]]":
         """Release everything by tokens that are not in use any more."""
+        reminder = self._reminders.pop(state, None)
+        if reminder is not None:
+            reminder.cancel()
         releases: list[asyncio.Future[Any]] = []
         for token in self._owed.get(state, ()):
             release = self._release(state, token)
@@ -166,7 +170,9 @@ class Claims:
 
     def _settled(self, state: ServerState, token: str, release: "asyncio.Future[Any]") -> None:
         if release.cancelled() or (release.exception() is None and release.result() is None):
-            return  # it did not answer: it is told when it is met again
+            if state.epoch and state not in self._reminders:  # or it is told when it is met again
+                self._reminders[state] = self._link.loop.call_later(_LONGEST_RELEASE, self._settle, state)
+            return
         self._owed[state].pop(token, None)
 
     def _on(self, state: ServerState, holding: Holding) -> list[str]:

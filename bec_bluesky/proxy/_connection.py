@@ -114,7 +114,7 @@ class Connection:
         try:
             if channel == self._answers_key:
                 self._link.hear_answers(_answers.decode(payload))
-            else:
+            elif self._link.operations.wire is not None:  # or whoever is met now would not be told what is held
                 self._link.hear_beat(_beat.decode(payload))
         except (msgspec.MsgspecError, ValueError):  # one bad message must not cost the connection
             _log.exception("a message on %s cannot be read", channel.decode())

@@ -19,8 +19,7 @@ from bec_bluesky.messages.devices import Readback
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
 from tests.client.device_process import DeviceProcess, running_devices, wait_for
-
-PATIENCE = 30.0
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from bec_bluesky.documents import api_key
 from bec_bluesky.people import CommandFile, PeopleBook
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
-from tests.api.test_request_routes import PATIENCE, SERVER, status_of, until
+from tests.api.test_request_routes import SERVER, status_of, until
 from tests.client.device_process import DeviceProcess, running_devices
+from tests.patience import PATIENCE
 
 GROUPS: dict[str, Any] = {
     "root": {"allowed_plans": [None], "allowed_devices": [None], "allowed_functions": [None]},

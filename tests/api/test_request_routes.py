@@ -25,9 +25,9 @@ from bec_bluesky.documents import api_key
 from bec_bluesky.messages.products import Point, RunOpened
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
+from tests.patience import PATIENCE
 from tests.scan_server.scan_server_harness import SCRIPTED
 
-PATIENCE = 30.0
 SERVER = (
     "import sys; from bec_bluesky.scan_server import ScanServer; from bec_bluesky.service import main; "
     f"sys.exit(main(lambda settings: ScanServer(settings, worker_command={SCRIPTED!r}), name='scan_server'))"

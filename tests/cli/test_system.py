@@ -20,7 +20,8 @@ from bec_bluesky.errors import DeviceHeld, PlanFailedError, RefusedError, Unknow
 from bec_bluesky.messages.products import Point
 from bec_bluesky.messages.queue import ScanServerStatus
 from bec_bluesky.settings import load
-from tests.live_system import PATIENCE, System, make_system, until
+from tests.live_system import System, make_system, until
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")

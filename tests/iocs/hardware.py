@@ -15,11 +15,11 @@ from bec_bluesky.messages.queue import QueueItem
 from tests.iocs import ioc
 from tests.iocs.in_process import InProcess
 from tests.live_system import System, until
+from tests.patience import PATIENCE
 from tests.proxy.canonical import Canonical
 
 _FILES = Path(__file__).parent
 _ROOT = Path(__file__).parents[2]
-_PATIENCE = 60.0
 _PROFILE = """
 title = "soft IOCs"
 [[hosted]]
@@ -90,7 +90,7 @@ class Hardware:
 
     def run(self, plan: str, *args: Any, **kwargs: Any) -> tuple[Documents, QueueItem]:
         """Run a plan by the queue; give the documents of its runs, and the finished item."""
-        done = self.add(plan, *args, **kwargs).wait(_PATIENCE)
+        done = self.add(plan, *args, **kwargs).wait(PATIENCE)
         return self.documents(done), done
 
     def compare(self, plan: str, *args: Any, **kwargs: Any) -> Documents:

@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies
 from bec_bluesky.channels import DEVICE_HOLDERS
 from bec_bluesky.errors import DeviceHeld, UnknownDeviceError
 from bec_bluesky.proxy import DeviceLink, Holding
+from bec_bluesky.proxy._connection import Connection
 from bec_bluesky.settings import Settings
 from tests.proxy.conftest import DEADLINE, Bench, Server, linked, remote_bench, running_server, wait_for
 
@@ -164,3 +165,46 @@ def test_a_restarted_server_and_a_lost_redis_connection_do_not_free_what_is_held
                 server.wait_until_heard(each)
             wait_for(lambda: not client.hexists(key, "motor"), lambda: "the release")
         call(other, change(other, "motor", 2.0))
+
+
+def test_a_server_that_is_heard_before_the_connection_is_complete_is_told_what_is_free(
+    redis_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet = Connection._meet
+
+    async def slowly(connection: Connection, server: str) -> None:
+        await meet(connection, server)
+        await asyncio.sleep(1.0)  # some of its beats come
+
+    with running_server(redis_settings, tmp_path) as server, remote_bench(server) as bench:
+        link: DeviceLink = bench.devices["motor"]._link
+        holding = Holding(("motor",), "anna")
+        call(link, link.claims.begin(holding))
+        monkeypatch.setattr(Connection, "_meet", slowly)
+        with redis.Redis.from_url(server.settings.redis_url or "") as client:
+            key = DEVICE_HOLDERS.key(server.settings.beamline, server="main")
+            wait_for(lambda: client.hexists(key, "motor"), lambda: "the claim")
+            wire = link.operations.wire
+            assert wire is not None and wire._transport is not None
+            link.loop.call_soon_threadsafe(wire._transport.abort)
+            wait_for(lambda: link.operations.wire is None, lambda: "the loss of the connection")
+            call(link, link.claims.end(holding))
+            wait_for(lambda: not client.hexists(key, "motor"), lambda: "the release")
+
+
+def test_a_busy_server_is_told_once_more_what_is_free(
+    links: tuple[DeviceLink, DeviceLink], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, other = links
+    for each in links:
+        server.wait_until_heard(each)
+    holding = Holding(("motor",), "anna")
+    call(link, link.claims.begin(holding))
+    with monkeypatch.context() as patched:
+        patched.setattr("bec_bluesky.proxy._claims._LONGEST_RELEASE", 0.0)  # no answer is that quick
+        patched.setattr(link.operations, "submit_apart", lambda *_: None)  # nor was it sent
+        call(link, link.claims.end(holding))
+    with redis.Redis.from_url(server.settings.redis_url or "") as client:
+        key = DEVICE_HOLDERS.key(server.settings.beamline, server="main")
+        wait_for(lambda: not client.hexists(key, "motor"), lambda: "the release")
+    call(other, change(other, "motor", 2.0))

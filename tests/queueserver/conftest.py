@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from tests.live_system import System, make_system, until
+from tests.patience import PATIENCE
 from tests.ports import free_ports
 
-PATIENCE = 30.0
 KEY = "test"  # what Finch shows unless it is told another one
 STARTUP = '''
 """Functions and plans as an instrument has them."""

@@ -10,7 +10,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.queueserver.conftest import KEY, PATIENCE
+from tests.patience import PATIENCE
+from tests.queueserver.conftest import KEY
 
 
 @contextmanager

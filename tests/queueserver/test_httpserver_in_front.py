@@ -11,8 +11,9 @@ from bluesky_queueserver_api import BPlan
 from bluesky_queueserver_api.http import REManagerAPI
 
 from tests.live_system import System, until
+from tests.patience import PATIENCE
 from tests.ports import free_ports
-from tests.queueserver.conftest import KEY, PATIENCE
+from tests.queueserver.conftest import KEY
 
 
 @pytest.fixture

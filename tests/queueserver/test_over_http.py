@@ -21,7 +21,8 @@ from bec_bluesky.documents import api_key
 from bec_bluesky.people import PeopleBook
 from bec_bluesky.settings import load
 from tests.live_system import System
-from tests.queueserver.conftest import KEY, PATIENCE
+from tests.patience import PATIENCE
+from tests.queueserver.conftest import KEY
 
 COUNT = BPlan("count", ["det"], num=2)
 SCAN = BPlan("scan", ["det"], "motor", -1, 1, num=3)

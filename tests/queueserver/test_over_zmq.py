@@ -9,6 +9,7 @@ from bluesky_queueserver_api import BInst, BPlan
 from bluesky_queueserver_api.zmq import REManagerAPI
 
 from tests.live_system import System
+from tests.patience import PATIENCE
 
 pytestmark = [  # the peer's client leaves its context to the garbage collector
     pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning"),
@@ -28,6 +29,8 @@ def manager(system: System) -> Iterator[REManagerAPI]:
         request_fail_exceptions=True,
         status_expiration_period=0.02,
         status_polling_period=0.05,
+        timeout_recv=PATIENCE,
+        timeout_send=PATIENCE,
     )
     manager.set_user_name_to_login_name()
     try:
@@ -44,23 +47,23 @@ def settle(manager: REManagerAPI) -> None:
     if status["manager_state"] in ("executing_queue", "paused"):
         if status["manager_state"] == "executing_queue":
             manager.re_pause("immediate")
-            manager.wait_for_idle_or_paused(timeout=20)
+            manager.wait_for_idle_or_paused(timeout=PATIENCE)
         if manager.status(reload=True)["manager_state"] == "paused":
             manager.re_halt()
     manager.queue_autostart(False)
     manager.queue_mode_set(mode="default")
     manager.queue_clear()
     if manager.status(reload=True)["worker_environment_exists"]:
-        manager.wait_for_idle(timeout=20)
+        manager.wait_for_idle(timeout=PATIENCE)
         manager.environment_close()
-        manager.wait_for_idle(timeout=30)
+        manager.wait_for_idle(timeout=PATIENCE)
     manager.history_clear()
 
 
 @pytest.fixture
 def opened(manager: REManagerAPI) -> REManagerAPI:
     manager.environment_open()
-    manager.wait_for_idle(timeout=30)
+    manager.wait_for_idle(timeout=PATIENCE)
     assert manager.status(reload=True)["worker_environment_exists"]
     return manager
 
@@ -165,7 +168,7 @@ def test_ids_change_when_and_only_when_their_object_does(manager: REManagerAPI) 
 def test_the_queue_runs_and_its_items_are_in_the_history(opened: REManagerAPI) -> None:
     opened.item_add_batch([COUNT, SCAN])
     opened.queue_start()
-    opened.wait_for_idle(timeout=30)
+    opened.wait_for_idle(timeout=PATIENCE)
     history = opened.history_get(reload=True)["items"]
     assert [(item["name"], item["result"]["exit_status"]) for item in history] == [
         ("count", "completed"),
@@ -190,14 +193,14 @@ def test_a_plan_is_paused_resumed_and_aborted_and_goes_back_to_the_front(opened:
     with pytest.raises(opened.RequestFailedError, match="RE Manager is not paused: current state is 'executing_queue'"):
         opened.re_abort()
     opened.re_pause()
-    opened.wait_for_idle_or_paused(timeout=20)
+    opened.wait_for_idle_or_paused(timeout=PATIENCE)
     status = opened.status(reload=True)
     assert (status["manager_state"], status["re_state"], status["pause_pending"]) == ("paused", "paused", False)
     opened.re_resume()
     opened.re_pause("immediate")
-    opened.wait_for_idle_or_paused(timeout=20)
+    opened.wait_for_idle_or_paused(timeout=PATIENCE)
     opened.re_abort()
-    opened.wait_for_idle(timeout=20)
+    opened.wait_for_idle(timeout=PATIENCE)
     (back,) = opened.queue_get(reload=True)["items"]
     assert (back["name"], back["item_uid"] != uid) == ("wait_long", True)
     assert opened.history_get(reload=True)["items"][-1]["result"]["exit_status"] == "aborted"
@@ -206,7 +209,7 @@ def test_a_plan_is_paused_resumed_and_aborted_and_goes_back_to_the_front(opened:
 def test_a_failed_item_tells_why_and_goes_back(opened: REManagerAPI) -> None:
     opened.item_add_batch([BPlan("fail_at_once"), COUNT])
     opened.queue_start()
-    opened.wait_for_idle(timeout=20)
+    opened.wait_for_idle(timeout=PATIENCE)
     assert names(opened.queue_get(reload=True)["items"]) == ["fail_at_once", "count"]
     result = opened.history_get(reload=True)["items"][-1]["result"]
     assert result["exit_status"] == "failed"
@@ -214,14 +217,14 @@ def test_a_failed_item_tells_why_and_goes_back(opened: REManagerAPI) -> None:
     assert "RuntimeError" in result["traceback"]
     opened.queue_mode_set(ignore_failures=True)
     opened.queue_start()
-    opened.wait_for_idle(timeout=20)
+    opened.wait_for_idle(timeout=PATIENCE)
     assert names(opened.queue_get(reload=True)["items"]) == []
 
 
 def test_an_item_is_executed_past_the_queue(opened: REManagerAPI) -> None:
     opened.item_add(SCAN)
     opened.item_execute(COUNT)
-    opened.wait_for_idle(timeout=20)
+    opened.wait_for_idle(timeout=PATIENCE)
     assert names(opened.queue_get(reload=True)["items"]) == ["scan"]
     assert names(opened.history_get(reload=True)["items"]) == ["count"]
 
@@ -234,13 +237,13 @@ def test_the_queue_stops_loops_and_starts_by_itself(opened: REManagerAPI) -> Non
     opened.queue_stop_cancel()
     assert not opened.status(reload=True)["queue_stop_pending"]
     opened.queue_stop()
-    opened.wait_for_idle(timeout=20)
+    opened.wait_for_idle(timeout=PATIENCE)
     assert names(opened.queue_get(reload=True)["items"]) == ["count"]
     opened.queue_autostart(True)
-    opened.wait_for_idle(timeout=20)
+    opened.wait_for_idle(timeout=PATIENCE)
     assert opened.status(reload=True)["items_in_queue"] == 0
     opened.item_add(COUNT)
-    opened.wait_for_idle(timeout=20)
+    opened.wait_for_idle(timeout=PATIENCE)
     deadline = time.monotonic() + 20
     while opened.status(reload=True)["items_in_history"] < 3:
         assert time.monotonic() < deadline
@@ -248,7 +251,7 @@ def test_the_queue_stops_loops_and_starts_by_itself(opened: REManagerAPI) -> Non
     opened.item_add_batch([COUNT, BInst("queue_stop")])
     opened.queue_mode_set(loop=True)
     opened.queue_start()
-    opened.wait_for_idle(timeout=20)
+    opened.wait_for_idle(timeout=PATIENCE)
     assert names(opened.queue_get(reload=True)["items"]) == ["count", "queue_stop"]
 
 
@@ -267,7 +270,7 @@ def test_destroying_the_environment_ends_what_runs_and_keeps_the_item(opened: RE
     with pytest.raises(opened.RequestFailedError, match="Queue execution is in progress"):
         opened.environment_close()
     opened.environment_destroy()
-    opened.wait_for_idle(timeout=30)
+    opened.wait_for_idle(timeout=PATIENCE)
     assert not opened.status(reload=True)["worker_environment_exists"]
     assert names(opened.queue_get(reload=True)["items"]) == ["wait_long"]
     assert opened.history_get(reload=True)["items"][-1]["result"]["exit_status"] == "failed"
@@ -328,7 +331,7 @@ def test_console_and_status_are_published(opened: REManagerAPI) -> None:
     opened.console_monitor.enable()
     opened.item_add(COUNT)
     opened.queue_start()
-    opened.wait_for_idle(timeout=20)
+    opened.wait_for_idle(timeout=PATIENCE)
     text = ""
     deadline = time.monotonic() + 10
     wanted = [
@@ -347,7 +350,7 @@ def test_console_and_status_are_published(opened: REManagerAPI) -> None:
 
 def test_updating_the_environment_is_a_task_that_can_be_asked_for(opened: REManagerAPI) -> None:
     task = opened.environment_update()["task_uid"]
-    opened.wait_for_completed_task(task, timeout=30)
+    opened.wait_for_completed_task(task, timeout=PATIENCE)
     assert opened.task_status(task)["status"] == "completed"
     assert opened.task_result(task)["result"]["success"]
     assert opened.task_status("no such task")["status"] == "not_found"

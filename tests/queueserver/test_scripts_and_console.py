@@ -11,7 +11,8 @@ from bluesky_queueserver_api.http import REManagerAPI as HttpManager
 from bluesky_queueserver_api.zmq import REManagerAPI as ZmqManager
 
 from tests.live_system import System, until
-from tests.queueserver.conftest import KEY, PATIENCE
+from tests.patience import PATIENCE
+from tests.queueserver.conftest import KEY
 
 pytestmark = [  # the peer's client leaves its context to the garbage collector
     pytest.mark.filterwarnings("ignore:Unclosed context:ResourceWarning"),

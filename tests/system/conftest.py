@@ -8,7 +8,7 @@ pytest.register_assert_rewrite("tests.iocs.hardware")
 from tests.iocs.hardware import Hardware  # noqa: E402  # its assertions say what differs
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hardware(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hardware]:
     """Shared by all tests: each leaves the IOCs running and the queue idle."""
     hardware = Hardware(tmp_path_factory.mktemp("hardware"))

@@ -74,7 +74,8 @@ def take_runs(system: System) -> dict[str, str]:
             if isinstance(event, Point) and event.index == 3:
                 bl.abort("enough")
         runs["aborted"] = item.result.run_uids[0]
-        until(lambda: all(_is_complete(bl.data, uid) for uid in runs.values()), "not everything was stored")
+        for name, uid in runs.items():
+            until(lambda uid=uid: _is_complete(bl.data, uid), f"{name} was not stored", system)
     return runs
 
 

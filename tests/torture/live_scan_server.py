@@ -10,11 +10,10 @@ from bec_bluesky.bus import Bus, Caller
 from bec_bluesky.messages.queue import GetHistory, GetQueue, GetStatus, QueueItem, RequestBody, ScanServerStatus
 from bec_bluesky.scan_server import ScanServer
 from bec_bluesky.settings import Settings
+from tests.patience import PATIENCE
 from tests.scan_server.scan_server_harness import serving
 
 __all__ = ["LiveScanServer", "live_scan_server"]
-
-_PATIENCE = 60.0
 
 
 class LiveScanServer:
@@ -27,7 +26,7 @@ class LiveScanServer:
         self.caller = caller
 
     def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(_PATIENCE)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE)
 
     def ask(self, body: RequestBody) -> Any:
         return self.call(self.caller.ask(body, timeout=20.0))
@@ -46,7 +45,7 @@ class LiveScanServer:
         """Wait until something is true; raises TimeoutError."""
 
         async def look() -> None:
-            async with asyncio.timeout(_PATIENCE / 2):
+            async with asyncio.timeout(PATIENCE / 2):
                 while not await asyncio.to_thread(condition):
                     await asyncio.sleep(0.005)
 
@@ -61,7 +60,7 @@ def live_scan_server(settings: Settings, **options: Any) -> Iterator[LiveScanSer
     thread.start()
 
     def call(coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(_PATIENCE)
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(PATIENCE)
 
     async def enter(stack: contextlib.AsyncExitStack) -> LiveScanServer:
         server = await stack.enter_async_context(serving(ScanServer(settings, **options)))

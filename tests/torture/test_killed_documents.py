@@ -25,6 +25,7 @@ from bec_bluesky.scan_server.worker import _append, close_lost_run
 from bec_bluesky.settings import Settings
 from bec_bluesky.testing import running_api
 from callbacks.bundler import points
+from tests.patience import PATIENCE
 from tests.writers.nexus_harness import as_lists
 from writers.nexus import read_documents
 
@@ -53,7 +54,6 @@ Documents = list[tuple[str, dict[str, Any]]]
 OPEN_AT_ONCE = 3
 PERIOD = 0.008
 """Seconds between two documents."""
-PATIENCE = 90.0
 
 
 def composed(number: int, chance: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -20,6 +20,7 @@ from ophyd_async.sim import SimBlobDetector
 
 from bec_bluesky.documents import CatalogAddress
 from bec_bluesky.settings import Settings
+from tests.patience import PATIENCE
 from tests.writers.readings import Readings, of_documents
 from writers.nexus import NexusWriter
 from writers.tiled import TiledWriter
@@ -102,7 +103,7 @@ def test_every_way_of_reading_gives_the_same_numbers(
     assert writers[0].wait()
     command = [sys.executable, "-m", "tests.writers.readings", str(served.data_dir), address.uri]
     done = subprocess.run(
-        command, input=address.api_key, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+        command, input=address.api_key, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
