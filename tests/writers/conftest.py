@@ -15,15 +15,15 @@ from bec_bluesky.testing import running_api
 from writers.nexus import NexusWriter
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def served(redis_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Settings of a system whose API the module shares."""
+    """Settings of a system whose API all tests here share."""
     return redis_settings.with_(beamline="tiled", data_dir=tmp_path_factory.mktemp("tiled"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def address(served: Settings) -> Iterator[CatalogAddress]:
-    """A Tiled server that runs for the whole module."""
+    """A Tiled server that runs for all of them."""
     with running_api(served):
         found = find_catalog(served)
         assert found is not None

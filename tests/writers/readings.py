@@ -1,4 +1,4 @@
-"""`python -m tests.writers.readings DIRECTORY URI < key`: all numbers of all runs, by each way of reading a catalogue.
+"""`python -m tests.writers.readings DIRECTORY URI UID ... < key`: all numbers of runs, by each way of reading them.
 
 A process of its own, since databroker changes what every client of the process gives. Writes JSON to the
 standard output: {uid: {way: {stream: {data key: values}}}}.
@@ -71,11 +71,11 @@ def read_by_databroker(header: Any, run: Any) -> dict[str, Readings]:
     }
 
 
-def main(directory: str, uri: str) -> None:
+def main(directory: str, uri: str, *uids: str) -> None:
     key = sys.stdin.readline().strip()
     catalog = from_uri(uri, api_key=key)
     settings = Settings(data_dir=Path(directory))
-    found = {uid: read(catalog[uid], settings) for uid in list(catalog)}
+    found = {uid: read(catalog[uid], settings) for uid in uids}
     broker, second = Broker(catalog), catalog.v2
     for uid, ways in found.items():
         ways |= read_by_databroker(broker[uid], second[uid])

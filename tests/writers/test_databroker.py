@@ -101,7 +101,8 @@ def test_every_way_of_reading_gives_the_same_numbers(
         run_engine(everything(motor, gauss, blob, is_aborted=True), [lambda *doc: runs[1].append(doc), *writers])
     run_engine.abort("enough")
     assert writers[0].wait()
-    command = [sys.executable, "-m", "tests.writers.readings", str(served.data_dir), address.uri]
+    uids = [documents[0][1]["uid"] for documents in runs]
+    command = [sys.executable, "-m", "tests.writers.readings", str(served.data_dir), address.uri, *uids]
     done = subprocess.run(
         command, input=address.api_key, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE, check=False
     )

@@ -14,10 +14,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from nexus_harness import Documents, feed, recorded, with_frames
 
 from bec_bluesky.documents import FileReady, RunProblem
 from bec_bluesky.errors import SettingsError
+from tests.writers.nexus_harness import Documents, feed, recorded, with_frames
 from writers import _file_steps, _nexus_run
 from writers._disk import Room
 from writers._nexus_checksum import checksum

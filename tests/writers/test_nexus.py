@@ -11,13 +11,13 @@ import h5py
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
-from nexus_harness import column, run
 from nexusformat.nexus import nxload
 from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
 
 from bec_bluesky.documents import FileReady
 from bec_bluesky.errors import SettingsError
+from tests.writers.nexus_harness import column, run
 from writers.nexus import NexusWriter, read_documents
 
 

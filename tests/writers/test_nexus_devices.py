@@ -9,13 +9,13 @@ import bluesky.preprocessors as bpp
 import h5py
 import pytest
 from bluesky import RunEngine
-from nexus_harness import feed, recorded, run
 from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
 from ophyd_async.sim import SimBlobDetector
 
 from bec_bluesky.documents import FileReady, RunProblem
 from bec_bluesky.errors import SettingsError
+from tests.writers.nexus_harness import feed, recorded, run
 from writers.nexus import NexusWriter
 
 DEVICE_FILE = """

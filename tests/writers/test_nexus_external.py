@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 import pytest
 from bluesky import RunEngine
-from nexus_harness import Documents, default_plot, feed, recorded, run
 from ophyd.sim import SynAxis, SynGauss
 
 from bec_bluesky.documents import AnalysisResult, FileReady, RunProblem
 from bec_bluesky.errors import SettingsError
 from callbacks.peaks import PeakAnalysis
+from tests.writers.nexus_harness import Documents, default_plot, feed, recorded, run
 from writers.nexus import NexusWriter
 
 

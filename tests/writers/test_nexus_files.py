@@ -13,13 +13,13 @@ import h5py
 import numpy as np
 import pytest
 from bluesky import RunEngine
-from nexus_harness import column, default_plot, feed, recorded, run, texts, with_frames
 from nexusformat.nexus import nxload
 from ophyd.sim import SynAxis, SynSignalWithRegistry
 from ophyd_async.sim import SimBlobDetector
 
 from bec_bluesky.documents import FileReady
 from bec_bluesky.errors import SettingsError
+from tests.writers.nexus_harness import column, default_plot, feed, recorded, run, texts, with_frames
 from writers.nexus import NexusWriter, read_documents
 
 

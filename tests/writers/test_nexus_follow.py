@@ -12,9 +12,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from nexus_harness import Documents, column, feed, recorded, texts
 
 from bec_bluesky.documents import FileGrowing, FileReady, Product, RunProblem
+from tests.writers.nexus_harness import Documents, column, feed, recorded, texts
 from writers.nexus import NexusWriter, read_documents
 
 BATCH = 1_000

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import h5py
 import pytest
-from nexus_harness import Documents, recorded
 
 from bec_bluesky.bus import Bus
 from bec_bluesky.channels import DOCUMENTS, FILES, RUNS
@@ -21,6 +20,7 @@ from bec_bluesky.errors import RefusedError
 from bec_bluesky.messages import pack
 from bec_bluesky.messages.products import RunClosed, RunOpened
 from bec_bluesky.settings import Settings
+from tests.writers.nexus_harness import Documents, recorded
 from writers.nexus import read_documents
 
 PROFILE = """

@@ -8,9 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from nexus_harness import Documents, feed, recorded
 
 from bec_bluesky.documents import FileReady
+from tests.writers.nexus_harness import Documents, feed, recorded
 from writers._nexus_sync import BackgroundSync
 from writers.nexus import NexusWriter, read_documents
 

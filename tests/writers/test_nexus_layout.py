@@ -9,12 +9,12 @@ import bluesky.preprocessors as bpp
 import h5py
 import pytest
 from bluesky import RunEngine
-from nexus_harness import Documents, feed, recorded, run, texts
 from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss
 
 import writers
 from bec_bluesky.errors import PlugInError, SettingsError
+from tests.writers.nexus_harness import Documents, feed, recorded, run, texts
 from writers.nexus import NexusWriter, read_documents
 
 EXAMPLE = Path(writers.__path__[0]) / "example_layout.yaml"

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nexus_harness import feed, recorded
 
 from bec_bluesky.documents import FileReady
 from bec_bluesky.documents._lost import LOST
 from bec_bluesky.errors import SettingsError
+from tests.writers.nexus_harness import feed, recorded
 from writers._nexus_checksum import Checksums
 from writers.nexus import NexusWriter, read_documents
 

@@ -10,13 +10,13 @@ import h5py
 import numpy as np
 from bluesky import RunEngine
 from bluesky.utils import RequestAbort
-from nexus_harness import column, default_plot, run
 from nexusformat.nexus import nxload
 from ophyd import Signal
 from ophyd.sim import Syn2DGauss, SynAxis, SynGauss, SynSignal
 from ophyd_async.sim import SimBlobDetector
 
 from bec_bluesky.documents import FileReady
+from tests.writers.nexus_harness import column, default_plot, run
 from writers.nexus import NexusWriter
 
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from nexus_harness import feed, recorded
 
 from bec_bluesky.documents import FileReady
 from bec_bluesky.errors import SettingsError
+from tests.writers.nexus_harness import feed, recorded
 from writers.nexus import NexusWriter
 
 HOSTILE = [

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from event_model import pack_event_page
-from nexus_harness import as_lists, column, default_plot, feed, recorded, run, texts
 from ophyd import Signal
 from ophyd.sim import SynAxis, SynGauss, SynSignal
 
 from bec_bluesky.documents import FileReady
+from tests.writers.nexus_harness import as_lists, column, default_plot, feed, recorded, run, texts
 from writers._nexus_column import GrowingDataset
 from writers._tiled_column import Column
 from writers.nexus import NexusWriter, read_documents
