@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bec_bluesky import connect
+from bec_bluesky.errors import RefusedError
 from tests.patience import PATIENCE
 
 PROFILE = """
@@ -31,6 +32,14 @@ names = ["main", "align"]
 [companions]
 sleeper = ["{python}", "-c", "import time; time.sleep(3600)"]
 """
+NEXUS = """
+[[hosted]]
+name = "nexus"
+use = "writers.nexus:NexusWriter"
+process = "files"
+options = { directory = "{files_dir}" }
+"""
+"""More of a profile: the writer of NeXus files."""
 DEVICES = """
 version: 1
 devices:
@@ -111,3 +120,11 @@ def until(condition: Callable[[], object], what: str, system: System | None = No
         if time.monotonic() > deadline:
             pytest.fail("; ".join([what, *(system.warnings() if system else [])]))
         time.sleep(0.05)
+
+
+def is_catalogued(bl: Any, run_uid: str) -> bool:
+    """Tell whether a run is in the catalogue, with its stop document."""
+    try:
+        return bl.data[run_uid].stop is not None
+    except RefusedError:
+        return False

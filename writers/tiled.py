@@ -23,6 +23,7 @@ from bec_bluesky.documents import (
     find_catalog,
 )
 from bec_bluesky.errors import BecBlueskyError, SettingsError
+from writers._tiled_left import LeftRuns
 from writers._tiled_pending import PendingRun, catalogued
 from writers._tiled_server import ServerAbsent, TiledServer, is_key
 
@@ -101,10 +102,7 @@ class TiledWriter(RunCallback):
         self._not_before = 0.0
         self._is_bundled = True
         """Whether the runs of this system get points: yes, until one does not."""
-        self._left: set[str] | None = None
-        """Runs of this owner that an earlier process has left without a stop document; None before that was asked."""
-        self._to_close: set[str] = set()
-        """Those whose documents are lost."""
+        self._left = LeftRuns()
 
     def open_run(self, start: Document) -> RunSink | None:
         """Take a run, unless all its documents are here already."""
@@ -122,9 +120,7 @@ class TiledWriter(RunCallback):
                 self._not_before = 0.0
             run = PendingRun(start, self._came, self._wake, self._is_loaded, owner=self.owner)
             self._waiting[uid] = run
-            self._to_close.discard(uid)  # they came after all
-            if self._left is not None:
-                self._left.discard(uid)
+            self._left.came(uid)
         self._start_thread()
         return run
 
@@ -175,18 +171,15 @@ class TiledWriter(RunCallback):
         if not self.owner:
             return []
         with self._lock:
-            if self._left is not None:
-                return [uid for uid in self._left if uid not in self._waiting]
+            if self._left.is_known:
+                return self._left.besides(self._waiting)
         self._start_thread()
         return []
 
     def close_lost(self, run_uid: str) -> None:
         """End a run whose documents are gone, with what the catalogue has of it; as soon as the server answers."""
         with self._lock:
-            is_left = self._left is not None and run_uid in self._left
-            if self._left is not None and is_left:
-                self._left.discard(run_uid)
-                self._to_close.add(run_uid)
+            is_left = self._left.lose(run_uid)
         if is_left:
             self._start_thread()
             self._hurry()
@@ -305,40 +298,25 @@ class TiledWriter(RunCallback):
         return run.awaits_products(self._wait_for_results, is_bundled=bool(self.owner) and self._is_bundled)
 
     def _has_errands(self) -> bool:
-        return bool(self.owner) and (self._left is None or bool(self._to_close))
+        return bool(self.owner) and self._left.has_errands
 
     def _do_errands(self, server: TiledServer) -> bool:
         """Find the runs that earlier processes left, and close those that are lost; False if the server went away."""
         if not self._has_errands():
             return True
         try:
-            if self._left is None:
+            if not self._left.is_known:
                 found = server.unfinished(self.owner)
                 with self._lock:
-                    self._left = found - self._waiting.keys() - self._written.keys()
-            for uid in list(self._to_close):
-                self._close_left(server, uid)
+                    self._left.found(found - self._waiting.keys() - self._written.keys())
+            self._left.settle(server, self.emit)
         except Exception as error:  # noqa: BLE001  # whatever a server of somebody else's makes of it
             if server.has_gone(error):
                 self._lose_server(error)
                 return False
             _log.warning("it is not known which runs were left open in the catalogue: %s", error, exc_info=error)
-            self._left = set()
+            self._left.found(set())
         return True
-
-    def _close_left(self, server: TiledServer, uid: str) -> None:
-        """Close one of the lost runs; if the server goes away, its error passes, and it is tried again."""
-        server.allow_operation()
-        try:
-            if server.close_lost(uid):
-                self.emit(catalogued(server.uri, uid, server.scan_id(uid)))
-        except Exception as error:  # as above
-            if server.has_gone(error):
-                raise
-            text = f"a run whose documents are lost stays open in the catalogue: {type(error).__name__}: {error}"
-            _log.warning(text, exc_info=error, extra={"run": uid})
-            self.emit(RunProblem(run_uid=uid, source="tiled", text=text))
-        self._to_close.discard(uid)
 
     def _find_server(self) -> TiledServer:
         if self._uri:

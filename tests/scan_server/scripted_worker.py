@@ -73,6 +73,7 @@ class Peer:
                 case ReloadModules():
                     self.say(ModulesReloaded(plans=plans))
                 case RunItem():
+                    self._controls = queue.Queue()  # what came for the one before, and too late, is not for this one
                     self._running = threading.Thread(target=self.run, args=(message,), daemon=True)
                     self._running.start()
                 case Control(action=action):

@@ -12,7 +12,7 @@ import pytest
 
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.messages.products import Point
-from tests.live_system import System, make_system, until
+from tests.live_system import NEXUS, System, is_catalogued, make_system, until
 
 BURST = """
   samz: {class: "ophyd_async.sim:SimMotor"}
@@ -21,12 +21,7 @@ BURST = """
     class: devices.burst:Burst
     kwargs: {movers: [{$ref: motor}, {$ref: samz}], detectors: [{$ref: det}, {$ref: soft}]}
 """
-WRITERS = """
-[[hosted]]
-name = "nexus"
-use = "writers.nexus:NexusWriter"
-process = "files"
-options = { directory = "{files_dir}" }
+TILED = """
 [[hosted]]
 name = "tiled"
 use = "writers.tiled:TiledWriter"
@@ -36,7 +31,7 @@ NUM = 301
 
 
 def test_a_burst_through_a_whole_system(tmp_path: Path) -> None:
-    system = make_system(tmp_path, hosted=WRITERS)
+    system = make_system(tmp_path, hosted=NEXUS + TILED)
     devices = system.directory / "profile" / "devices.yaml"
     devices.write_text(devices.read_text() + BURST)
     up = system.call("up", "--detach")
@@ -89,6 +84,7 @@ def assert_that_all_have_the_same(system: System, bl: Any, points: list[Point]) 
         assert default.attrs["axes"][0] == "motor"
         assert default["motor"][:] == pytest.approx(motor)
         assert default["det"][:].tolist() == det
+    until(lambda: is_catalogued(bl, points[0].run_uid), "the run is not in the catalogue", system)
     columns = read_from_catalogue(system)
     assert columns[0] == pytest.approx(motor)
     assert columns[1] == det

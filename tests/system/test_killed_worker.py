@@ -7,15 +7,7 @@ from pathlib import Path
 import h5py
 
 from bec_bluesky.messages.products import Point
-from tests.live_system import System, make_system, until
-
-NEXUS = """
-[[hosted]]
-name = "nexus"
-use = "writers.nexus:NexusWriter"
-process = "files"
-options = { directory = "{files_dir}" }
-"""
+from tests.live_system import NEXUS, System, make_system, until
 
 
 def children_of(pid: int) -> list[int]:

@@ -11,18 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bec_bluesky.documents import Runs, read_documents
+from bec_bluesky.documents import read_documents
 from bec_bluesky.errors import RefusedError
 from bec_bluesky.messages.products import Point
 from callbacks.bundler import points
-from tests.live_system import System, make_system, until
+from tests.live_system import NEXUS, System, is_catalogued, make_system, until
 
-WRITERS = """
-[[hosted]]
-name = "nexus"
-use = "writers.nexus:NexusWriter"
-process = "files"
-options = { directory = "{files_dir}" }
+TILED = """
 [[hosted]]
 name = "tiled"
 use = "writers.tiled:TiledWriter"
@@ -47,7 +42,7 @@ class Stored:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
-    system = make_system(tmp_path_factory.mktemp("stored"), hosted=WRITERS)
+    system = make_system(tmp_path_factory.mktemp("stored"), hosted=NEXUS + TILED)
     devices = system.directory / "profile" / "devices.yaml"
     devices.write_text(devices.read_text() + MORE_DEVICES)
     up = system.call("up", "--detach")
@@ -75,15 +70,8 @@ def take_runs(system: System) -> dict[str, str]:
                 bl.abort("enough")
         runs["aborted"] = item.result.run_uids[0]
         for name, uid in runs.items():
-            until(lambda uid=uid: _is_complete(bl.data, uid), f"{name} was not stored", system)
+            until(lambda uid=uid: is_catalogued(bl, uid), f"{name} was not stored", system)
     return runs
-
-
-def _is_complete(runs: Runs, uid: str) -> bool:
-    try:
-        return runs[uid].stop is not None
-    except RefusedError:
-        return False
 
 
 def test_runs_are_found_by_number_uid_and_place(stored: Stored) -> None:
