@@ -18,6 +18,7 @@ from bec_bluesky import plugins
 from bec_bluesky.bus import Bus
 from bec_bluesky.settings import Settings, load
 from bec_bluesky.testing import private_system
+from tests.engines import running_engine
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 """A second, as the kernel counts the time of processes."""
@@ -65,13 +66,8 @@ async def bus(settings: Settings) -> AsyncIterator[Bus]:
 @pytest.fixture
 def run_engine() -> Iterator[RunEngine]:
     """A bare RunEngine with a loop of its own, which ends with the test."""
-    engine = RunEngine({}, loop=asyncio.new_event_loop(), context_managers=[])
-    yield engine
-    if engine.state != "idle":
-        engine.halt()
-    engine.loop.call_soon_threadsafe(engine.loop.stop)
-    engine._th.join(5)
-    engine.loop.close()
+    with running_engine(call_returns_result=False) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -111,12 +111,16 @@ class Client:
         """Disconnect; harmless when repeated, and done at exit. What runs on the beamline runs on."""
         atexit.unregister(self.close)
         if self._loop.is_running:
-            self._loop.call(self._exits.aclose())
+            self._loop.call(self._disconnect())
             self._loop.stop()
         if self._door is not None:
             self._door.close()
         self._close_runs()
         self._bus = self._caller = self._door = None
+
+    async def _disconnect(self) -> None:
+        await self._loop.end_pumps()
+        await self._exits.aclose()
 
     def __enter__(self) -> Self:
         if not self._loop.is_running:

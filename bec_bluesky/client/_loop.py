@@ -4,7 +4,8 @@ import asyncio
 import concurrent.futures
 import queue
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+import weakref
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
 from bec_bluesky.errors import BusError
@@ -25,13 +26,21 @@ class _End:
 class Elements(Iterator[Element]):
     """The elements of an asynchronous generator, for another thread. Ctrl-C in `next()` loses none of them."""
 
-    def __init__(self, generator: AsyncGenerator[Element, None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        generator: AsyncGenerator[Element, None],
+        loop: asyncio.AbstractEventLoop,
+        pumps: "weakref.WeakSet[asyncio.Task[Any]]",
+    ) -> None:
+        """Begin; the task that asks the generator is put into `pumps`."""
         self._elements: queue.SimpleQueue[Element | _End] = queue.SimpleQueue()
         self._generator = generator
         self._is_ended = False
-        self._future: concurrent.futures.Future[None] = asyncio.run_coroutine_threadsafe(self._pump(), loop)
+        self._future: concurrent.futures.Future[None] = asyncio.run_coroutine_threadsafe(self._pump(pumps), loop)
 
-    async def _pump(self) -> None:
+    async def _pump(self, pumps: "weakref.WeakSet[asyncio.Task[Any]]") -> None:
+        if (task := asyncio.current_task()) is not None:
+            pumps.add(task)
         end = _End()
         try:
             async for element in self._generator:
@@ -68,6 +77,7 @@ class LoopThread:
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._running: asyncio.AbstractEventLoop | None = None
+        self._pumps: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
     def start(self) -> None:
         """Start the thread."""
@@ -100,7 +110,11 @@ class LoopThread:
 
     def iterate(self, generator: AsyncGenerator[Element, None]) -> "Elements[Element]":
         """Give the elements of an asynchronous generator as they come."""
-        return Elements(generator, self._loop)
+        return Elements(generator, self._loop, self._pumps)
+
+    async def end_pumps(self) -> None:
+        """End every iteration, before what they read from is closed: one that reads on would connect again."""
+        await _cancel(self._pumps)
 
     def stop(self) -> None:
         """Cancel what still runs and end the thread."""
@@ -113,7 +127,11 @@ class LoopThread:
         self._thread = self._running = None
 
     async def _cancel_all(self) -> None:
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancel(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
+
+
+async def _cancel(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    cancelled = list(tasks)
+    for task in cancelled:
+        task.cancel()
+    await asyncio.gather(*cancelled, return_exceptions=True)

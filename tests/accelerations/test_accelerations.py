@@ -20,8 +20,8 @@ from ophyd_async.core import AsyncStatus, StandardReadable, soft_signal_r_and_se
 
 from bec_bluesky.accelerations import ALL, _accelerate, _acceleration, accelerate, chosen, withdrawn
 from bec_bluesky.errors import SettingsError
+from tests.engines import running_engine
 from tests.proxy.canonical import Canonical
-from tests.proxy.conftest import running_engine
 
 
 class Failing(Device):

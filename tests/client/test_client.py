@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bec_bluesky import connect
+from bec_bluesky.bus import Bus
 from bec_bluesky.client import Client
 from bec_bluesky.client._arguments import plain
 from bec_bluesky.client._loop import LoopThread
@@ -134,3 +135,31 @@ def test_an_error_in_the_generator_is_raised_where_its_elements_are_read(loop: L
         next(elements)
     with pytest.raises(StopIteration):
         next(elements)
+
+
+def test_what_a_session_follows_ends_before_its_connection(
+    redis_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    async def endless() -> AsyncGenerator[int, None]:
+        try:
+            while True:
+                yield 1
+                await asyncio.sleep(0.01)
+        finally:
+            order.append("iteration")
+
+    leave = Bus.__aexit__
+
+    async def leave_and_tell(bus: Bus, *exc: object) -> None:
+        order.append("connection")
+        await leave(bus, *exc)
+
+    monkeypatch.setattr(Bus, "__aexit__", leave_and_tell)
+    with Client(redis_settings) as bl:
+        assert next(bl._loop.iterate(endless())) == 1
+        kept = bl._loop.iterate(endless())
+        assert next(kept) == 1
+    assert order[-2:] == ["iteration", "connection"]
+    assert set(kept) <= {1}  # it ends

@@ -9,7 +9,8 @@ from bluesky import plans as bp
 
 from bec_bluesky.client import Client
 from tests.client.device_process import DeviceProcess, wait_for
-from tests.proxy.conftest import Bench, Outcome, linked, running_engine
+from tests.engines import running_engine
+from tests.proxy.conftest import Bench, Outcome, linked
 
 WATCHED = ("samx", "theta", "det", "temperature", "theta.velocity")
 

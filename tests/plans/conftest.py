@@ -1,23 +1,20 @@
 """A bare RunEngine and what it emitted."""
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from bluesky import RunEngine
 
+from tests.engines import running_engine
+
 Documents = list[tuple[str, dict[str, Any]]]
 
 
 @pytest.fixture
 def RE() -> Iterator[RunEngine]:
-    loop = asyncio.new_event_loop()
-    engine = RunEngine(loop=loop, context_managers=[])
-    yield engine
-    loop.call_soon_threadsafe(loop.stop)
-    engine._th.join(5.0)
-    loop.close()
+    with running_engine(call_returns_result=False) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -21,23 +21,11 @@ from ophyd_async.core import Device as AsyncDevice
 from bec_bluesky.accelerations import accelerate, withdrawn
 from bec_bluesky.proxy import DeviceLink, prepare_engine
 from bec_bluesky.settings import Settings
+from tests.engines import running_engine
 from tests.proxy import conformance_devices
 from tests.proxy.canonical import Canonical
 
 DEADLINE = 30.0
-
-
-@contextlib.contextmanager
-def running_engine() -> Iterator[RunEngine]:
-    """A bare RunEngine with a loop of its own, which ends with the block."""
-    loop = asyncio.new_event_loop()
-    RE = RunEngine(loop=loop, context_managers=[], call_returns_result=True)
-    try:
-        yield RE
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        RE._th.join(10.0)
-        loop.close()
 
 
 @dataclass

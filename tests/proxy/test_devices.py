@@ -17,8 +17,9 @@ from ophyd.utils import LimitError
 
 from bec_bluesky.errors import DeviceServerLost, DeviceTimeout, UnknownDeviceError
 from bec_bluesky.proxy import DeviceLink, RemoteStatus, prepare_engine
+from tests.engines import running_engine
 from tests.proxy import conformance_devices
-from tests.proxy.conftest import DEADLINE, Bench, Server, running_engine, wait_for
+from tests.proxy.conftest import DEADLINE, Bench, Server, wait_for
 
 _ADDRESS_OR_TIME = re.compile(r" at 0x[0-9a-f]+|timestamp=[0-9.]+")
 PROTOCOLS = [

@@ -20,7 +20,8 @@ from bec_bluesky.proxy import DeviceLink
 from bec_bluesky.settings import Settings
 from plans.burst import burst_scan
 from plans.one_instruction import one_instruction_step
-from tests.proxy.conftest import Bench, Server, linked, remote_bench, running_engine, running_server, wait_for
+from tests.engines import running_engine
+from tests.proxy.conftest import Bench, Server, linked, remote_bench, running_server, wait_for
 
 
 @pytest.fixture
@@ -74,7 +75,10 @@ def test_a_killed_server_fails_the_move_and_works_again_after_a_restart(own_serv
         assert bench.RE.state == "idle"
         check_that_plans_fail_at_once(bench)
 
-        with running_engine() as RE, linked(RE, own_server.settings) as link:  # one that never heard of a server
+        with (
+            running_engine() as RE,
+            linked(RE, own_server.settings) as link,
+        ):  # one that never heard of a server
             check_that_plans_fail_at_once(Bench(RE, link.devices, own_server.files))
 
         own_server.start()

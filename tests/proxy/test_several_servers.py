@@ -20,7 +20,8 @@ from bluesky.utils import FailedStatus
 from bec_bluesky.errors import DeviceServerLost
 from bec_bluesky.proxy import DeviceLink, StopReport
 from bec_bluesky.settings import Settings
-from tests.proxy.conftest import linked, running_engine, wait_for
+from tests.engines import running_engine
+from tests.proxy.conftest import linked, wait_for
 
 DEVICES = """
 version: 1

@@ -1,6 +1,5 @@
 """Run files of every kind of run, as pynxtools, nexusformat and silx see them."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ophyd_async.sim import PatternGenerator, SimBlobDetector
 
 from bec_bluesky.documents import FileReady
 from plans.fly import fly_scan
+from tests.engines import running_engine
 from tests.writers.readers import complaints
 from writers.nexus import NexusWriter
 
@@ -29,11 +29,9 @@ Take = Callable[[str, Any], None]
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """The file of a run of each kind."""
-    engine = RunEngine({}, loop=asyncio.new_event_loop(), context_managers=[])
     root = tmp_path_factory.mktemp("conformance")
     ready: list[FileReady] = []
     writer = NexusWriter(directory=root, emit=lambda made: isinstance(made, FileReady) and ready.append(made))
-    engine.subscribe(writer)
     paths: dict[str, Path] = {}
 
     def take(kind: str, plan: Any) -> None:
@@ -45,14 +43,13 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
             assert kind in ("aborted", "failed")
         paths[kind] = Path(ready[-1].path)
 
-    try:
-        take_all(engine, root, take)
-        yield paths
-    finally:
-        writer.close()
-        engine.loop.call_soon_threadsafe(engine.loop.stop)
-        engine._th.join(5)
-        engine.loop.close()
+    with running_engine() as engine:
+        engine.subscribe(writer)
+        try:
+            take_all(engine, root, take)
+            yield paths
+        finally:
+            writer.close()
 
 
 def take_all(engine: RunEngine, root: Path, take: Take) -> None:
