@@ -28,7 +28,7 @@ class LeftRuns:
 
     @property
     def has_errands(self) -> bool:
-        """Whether there is something for `find()` or `settle()` to do."""
+        """Whether the server is to be asked, or a run to be closed."""
         return self._found is None or bool(self._to_close)
 
     def besides(self, runs: Iterable[str]) -> list[str]:

@@ -105,6 +105,8 @@ class Claims:
         """Let go of everything."""
         for holding in list(self._holdings):
             await self.end(holding)
+        while self._reminders:
+            self._reminders.popitem()[1].cancel()
 
     def describe(self, **facts: Any) -> None:
         """Tell the servers more of what devices are held for: `scan_id=`."""
