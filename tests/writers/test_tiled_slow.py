@@ -77,8 +77,8 @@ def front(address: CatalogAddress) -> Iterator[Front]:
 def test_a_run_whose_requests_are_never_answered_holds_up_no_other(
     run_engine: RunEngine, address: CatalogAddress, front: Front, gauss: SynGauss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_tiled_server, "_TIMEOUT", httpx.Timeout(2.0))
-    monkeypatch.setattr(_tiled_server, "_OPERATION", 1.0)
+    monkeypatch.setattr(_tiled_server, "_TIMEOUT", httpx.Timeout(6.0))
+    monkeypatch.setattr(_tiled_server, "_OPERATION", 5.0)
     monkeypatch.setattr("writers.tiled._ATTEMPTS", 2)
     uids = []
     runs: list[list[tuple[str, Any]]] = []
