@@ -77,7 +77,7 @@ class System:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=2 * PATIENCE,
             check=False,
         )
 
@@ -98,9 +98,8 @@ class System:
         """Give the newest warnings of its services, for whoever reads why a test failed."""
         lines = [line for path in (self.data / "logs").glob("*.jsonl") for line in path.read_text().splitlines()]
         entries = sorted((json.loads(line) for line in lines), key=lambda entry: entry["time"])
-        return [f"{each['service']}: {each['message']}" for each in entries if each["level"] in ("warning", "error")][
-            -5:
-        ]
+        grave = [each for each in entries if each["level"] in ("warning", "error")]
+        return [f"{each['service']}: {each['message']}" for each in grave[-5:]]
 
     def connect(self) -> Any:
         return connect("cli-test", data_dir=self.data)

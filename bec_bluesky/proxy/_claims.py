@@ -55,6 +55,7 @@ class Claims:
         self._owed: dict[ServerState, dict[str, None]] = {}
         """Earlier tokens of which a server may not have heard that they hold nothing any more."""
         self._reminders: dict[ServerState, asyncio.TimerHandle] = {}
+        """When a server that did not answer is told of these once more."""
 
     async def begin(self, holding: Holding) -> None:
         """Hold devices; raises DeviceHeld (then nothing more is held than before) or UnknownDeviceError.

@@ -200,11 +200,12 @@ def test_a_busy_server_is_told_once_more_what_is_free(
         server.wait_until_heard(each)
     holding = Holding(("motor",), "anna")
     call(link, link.claims.begin(holding))
-    with monkeypatch.context() as patched:
-        patched.setattr("bec_bluesky.proxy._claims._LONGEST_RELEASE", 0.0)  # no answer is that quick
-        patched.setattr(link.operations, "submit_apart", lambda *_: None)  # nor was it sent
-        call(link, link.claims.end(holding))
     with redis.Redis.from_url(server.settings.redis_url or "") as client:
         key = DEVICE_HOLDERS.key(server.settings.beamline, server="main")
+        wait_for(lambda: client.hexists(key, "motor"), lambda: "the claim")
+        with monkeypatch.context() as patched:
+            patched.setattr("bec_bluesky.proxy._claims._LONGEST_RELEASE", 0.0)  # no answer is that quick
+            patched.setattr(link.operations, "submit_apart", lambda *_: None)  # nor was it sent
+            call(link, link.claims.end(holding))
         wait_for(lambda: not client.hexists(key, "motor"), lambda: "the release")
     call(other, change(other, "motor", 2.0))

@@ -75,10 +75,7 @@ def test_a_killed_server_fails_the_move_and_works_again_after_a_restart(own_serv
         assert bench.RE.state == "idle"
         check_that_plans_fail_at_once(bench)
 
-        with (
-            running_engine() as RE,
-            linked(RE, own_server.settings) as link,
-        ):  # one that never heard of a server
+        with running_engine() as RE, linked(RE, own_server.settings) as link:  # one that never heard of a server
             check_that_plans_fail_at_once(Bench(RE, link.devices, own_server.files))
 
         own_server.start()

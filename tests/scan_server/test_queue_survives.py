@@ -26,6 +26,7 @@ from bec_bluesky.scan_server import ScanServer
 from bec_bluesky.scan_server._history import HistoryReader
 from bec_bluesky.scan_server._store import QueueStore
 from bec_bluesky.settings import Settings
+from tests.patience import PATIENCE
 from tests.scan_server.scan_server_harness import IMPATIENT, SCRIPTED, Client, process, serving
 
 QUEUES = ("", "align")
@@ -93,7 +94,7 @@ async def test_random_kills_lose_no_item_and_run_none_twice(
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(victim, signal.SIGKILL)
             await asyncio.sleep(chance.uniform(0.4, 1.0))
-            async with asyncio.timeout(60.0):  # where the machine is busy it takes longer
+            async with asyncio.timeout(PATIENCE):
                 while len(accepted) <= 13 * rounds:
                     await asyncio.sleep(0.05)
     for person in people:
