@@ -15,6 +15,7 @@ from bec_bluesky.errors import RefusedError
 from bec_bluesky.messages.queue import AddItem, ControlRun, ItemAccepted, ReleaseItem, StartQueue
 from bec_bluesky.scan_server import ScanServer
 from bec_bluesky.settings import Settings
+from tests.patience import PATIENCE
 from tests.scan_server.scan_server_harness import Client, serving, until
 from tests.scan_server.worker.worker_bench import documents, make_profile
 
@@ -28,7 +29,7 @@ async def ready(server: ScanServer, workers: int) -> None:
     async def are_ready() -> bool:
         return server.pool.ready == workers
 
-    await until(are_ready, timeout=60.0)
+    await until(are_ready, timeout=PATIENCE)
 
 
 async def events(bus: Bus, run_uid: str) -> int:
@@ -40,9 +41,12 @@ async def events(bus: Bus, run_uid: str) -> int:
 async def test_items_are_checked_run_and_remembered_with_their_runs(
     instrument: Settings, client: Client, bus: Bus
 ) -> None:
+    async def are_offered() -> bool:
+        return {"count", "scan", "sim_scan"} <= (await bus.fields(PLANS)).keys()
+
     async with serving(ScanServer(instrument, has_spare=False)) as server:
         await ready(server, 1)
-        assert {"count", "scan", "sim_scan"} <= (await bus.fields(PLANS)).keys()
+        await until(are_offered, timeout=PATIENCE)
         for asked, code in (
             (AddItem(plan="sim_scann"), "unknown_plan"),
             (AddItem(plan="sim_scan", kwargs={"number": 3}), "bad_argument"),
